@@ -1,0 +1,134 @@
+"""Rank pages: every adapter in pages of eight ranks, a request's route a list of pages.
+
+For each layer and target module::
+
+    A[pages, 8, in]   B[pages, 8, out]   scale alpha/r folded into B, page 0 all zero
+
+    y = x W + b + sum over the route of  coefficient * (x A[page]^T) B[page]
+
+One mechanism for base rows (no page), any rank (a rank of 20 takes three pages),
+any alpha, and blends with any weights. Switching writes an index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from adapterkit.registry.strict import Dims, LoraFiles, tensor_name
+
+RANKS = 8  # in a page
+DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+Where = tuple[int, str]  # layer, target
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Where an adapter lies in the bank."""
+
+    pages: tuple[int, ...]
+    targets: frozenset[str]
+
+
+@dataclass
+class Route:
+    """Pages and coefficients of each row of a batch, gathered once for all its steps."""
+
+    ids: Tensor  # (b, w) page of each place; 0 where a row has fewer
+    coefficients: Tensor  # (b, w * RANKS)
+    bank: PageBank | None
+    targets: frozenset[str]
+    _gathered: dict[Where, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def add(self, y: Tensor, x: Tensor, layer: int, target: str) -> Tensor:
+        """y (b, t, out) plus each row's own update of x (b, t, in). A batch of base rows does nothing."""
+        if target not in self.targets or self.bank is None:
+            return y
+        if (layer, target) not in self._gathered:
+            self._gathered[layer, target] = self.bank.gather(self.ids, layer, target)
+        a, b = self._gathered[layer, target]  # (b, w * RANKS, in), (b, w * RANKS, out)
+        hidden = torch.bmm(x, a.transpose(1, 2)) * self.coefficients[:, None]
+        return torch.baddbmm(y, hidden, b)
+
+    def keep(self, rows: Tensor) -> Route:
+        """The route of some of the rows."""
+        gathered = {where: (a[rows], b[rows]) for where, (a, b) in self._gathered.items()}
+        return Route(self.ids[rows], self.coefficients[rows], self.bank, self.targets, gathered)
+
+
+class PageBank:
+    """The pages of all loaded adapters on one device."""
+
+    def __init__(self, dims: Dims, device: torch.device, dtype: torch.dtype) -> None:
+        self.dims, self.device, self.dtype = dims, device, dtype
+        self._a: dict[Where, Tensor] = {}
+        self._b: dict[Where, Tensor] = {}
+        self._capacity = 1  # page 0 is zero and belongs to nobody
+        self._free: list[int] = []
+
+    def load(self, files: LoraFiles) -> Loaded:
+        """Copy an adapter into pages."""
+        count = -(-files.r // RANKS)
+        while len(self._free) < count:
+            self._grow()
+        pages = tuple(self._free.pop() for _ in range(count))
+        for target in files.targets:
+            for layer in range(self.dims.layers):
+                self._make(layer, target)
+                a = _tensor(files, tensor_name(layer, target, "A"))  # (r, in)
+                b = _tensor(files, tensor_name(layer, target, "B")).T * files.scale  # (r, out)
+                for i, page in enumerate(pages):
+                    rows = a[i * RANKS : (i + 1) * RANKS]
+                    self._a[layer, target][page, : len(rows)] = rows.to(self.dtype)
+                    self._b[layer, target][page, : len(rows)] = b[i * RANKS : (i + 1) * RANKS].to(self.dtype)
+        return Loaded(pages, frozenset(files.targets))
+
+    def unload(self, loaded: Loaded) -> None:
+        """Zero the pages and free them; 0 x NaN is NaN, so a freed page must hold zeros."""
+        for target in loaded.targets:
+            for layer in range(self.dims.layers):
+                for page in loaded.pages:
+                    self._a[layer, target][page].zero_()
+                    self._b[layer, target][page].zero_()
+        self._free += loaded.pages
+
+    def route(self, rows: Sequence[Sequence[tuple[Loaded, float]]]) -> Route:
+        """The route of a batch: for each row its adapters and weights, none for the base."""
+        places = [[(page, weight) for loaded, weight in row for page in loaded.pages] for row in rows]
+        width = max(map(len, places), default=0)
+        ids = torch.zeros(len(rows), width, dtype=torch.long, device=self.device)
+        coefficients = torch.zeros(len(rows), width, dtype=self.dtype, device=self.device)
+        for i, row in enumerate(places):
+            for j, (page, weight) in enumerate(row):
+                ids[i, j], coefficients[i, j] = page, weight
+        targets = frozenset(t for row in rows for loaded, _ in row for t in loaded.targets)
+        return Route(ids, coefficients.repeat_interleave(RANKS, 1), self, targets)
+
+    def gather(self, ids: Tensor, layer: int, target: str) -> tuple[Tensor, Tensor]:
+        return self._a[layer, target][ids].flatten(1, 2), self._b[layer, target][ids].flatten(1, 2)
+
+    def _make(self, layer: int, target: str) -> None:
+        if (layer, target) not in self._a:
+            n_in, n_out = self.dims.in_out(target)
+            self._a[layer, target] = self._zeros(self._capacity, n_in)
+            self._b[layer, target] = self._zeros(self._capacity, n_out)
+
+    def _grow(self) -> None:
+        """Twice the pages; loaded ones keep their numbers."""
+        more = max(8, self._capacity)
+        for store in (self._a, self._b):
+            for where, old in store.items():
+                store[where] = torch.cat([old, self._zeros(more, old.shape[2])])
+        self._free += range(self._capacity + more - 1, self._capacity - 1, -1)
+        self._capacity += more
+
+    def _zeros(self, pages: int, size: int) -> Tensor:
+        return torch.zeros(pages, RANKS, size, dtype=self.dtype, device=self.device)
+
+
+def _tensor(files: LoraFiles, name: str) -> Tensor:
+    dtype, shape, data = files.tensors[name]
+    return torch.frombuffer(bytearray(data), dtype=DTYPES[dtype]).view(shape).float()

@@ -1,0 +1,72 @@
+"""What a call gives back: texts that say who wrote them, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from adapterkit.generation.engine import Finish
+from adapterkit.generation.sampling import Sampling
+
+
+@dataclass(frozen=True)
+class Usage:
+    prompt_tokens: int
+    new_tokens: int
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One written text. ``str(c)`` is the new text only."""
+
+    text: str
+    prompt: str
+    adapter: str  # resolved: "noir@3=0.7,shanty@1=0.3", or "base"
+    digests: tuple[str, ...]
+    finish_reason: Finish
+    stopped_by: str  # "end-of-text", the stop string, or ""
+    seed: int
+    sampling: Sampling
+    usage: Usage
+    seconds: float
+
+    @property
+    def full_text(self) -> str:
+        return self.prompt + self.text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One prompt written on by several adapters with one seed and one setting."""
+
+    prompt: str
+    completions: tuple[Completion, ...]
+
+    def __iter__(self) -> Iterator[Completion]:
+        return iter(self.completions)
+
+    def __str__(self) -> str:
+        width = max(len(c.adapter) for c in self.completions)
+        return "\n".join(f"{c.adapter:<{width}}  {c.prompt}{c.text}" for c in self.completions)
+
+
+class Stream:
+    """Iterates over pieces of text as they come; ``completion`` is there when it is done."""
+
+    def __init__(self, pieces: Iterator[str], finish: Callable[[], Completion], cancel: Callable[[], None]) -> None:
+        self._pieces, self._finish, self._cancel = pieces, finish, cancel
+        self.completion: Completion | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._pieces
+        self.completion = self._finish()
+
+    def close(self) -> None:
+        """Stop writing; what was written so far is the completion."""
+        self._cancel()
+        for _ in self._pieces:
+            pass
+        self.completion = self._finish()

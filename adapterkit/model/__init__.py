@@ -1,0 +1,1 @@
+"""The base model: finding, fingerprinting and loading it; LoRA on it."""

@@ -1,0 +1,1 @@
+"""Recipes: a validated description of base, data, method, training and sampling."""

@@ -1,0 +1,144 @@
+"""From a YAML file and flags to one validated recipe that knows where each value came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from adapterkit.errors import NotFound, RecipeError, nearest
+from adapterkit.recipe import yaml12
+from adapterkit.recipe.keys import keys
+from adapterkit.recipe.schema import Recipe
+
+SEE_KEYS = "every key with default and limits: adapterkit init --recipe example"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A recipe, the name it goes by, its folder, and the origin of each value that is not a default."""
+
+    recipe: Recipe
+    name: str = ""
+    folder: Path | None = None  # relative sources are looked up here
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+
+def from_file(path: Path, flags: Mapping[str, Any] | None = None) -> Loaded:
+    """Read a recipe file and lay flags over it. All problems are reported at once."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise NotFound(f"there is no recipe {str(path)!r}.", hint="adapterkit init --recipe example") from None
+    except (UnicodeDecodeError, IsADirectoryError) as e:
+        raise RecipeError(f"{path} is not a recipe: {e}.", hint=SEE_KEYS) from e
+    values, lines = yaml12.read(text, str(path))
+    origins = {key: f"{path} line {line}" for key, line in lines.items()}
+    return _merge(values, origins, flags or {}, name=path.stem, folder=path.parent)
+
+
+def from_flags(flags: Mapping[str, Any], name: str = "") -> Loaded:
+    """A recipe of defaults and flags alone."""
+    return _merge({}, {}, flags, name=name, folder=None)
+
+
+def packaged(name: str) -> Path | None:
+    """The recipe of that name that comes with the package."""
+    path = Path(str(resources.files("adapterkit.configs"))) / f"{name}.yaml"
+    return path if path.is_file() else None
+
+
+def packaged_names() -> list[str]:
+    return sorted(p.stem for p in Path(str(resources.files("adapterkit.configs"))).glob("*.yaml"))
+
+
+def find(name: str) -> Path:
+    """``./configs/NAME.yaml``, else the packaged one."""
+    here = Path("configs") / f"{name}.yaml"
+    found = here if here.is_file() else packaged(name)
+    if found is None:
+        known = {*packaged_names(), *(p.stem for p in Path("configs").glob("*.yaml"))}
+        close = nearest(name, known)
+        raise NotFound(
+            f"there is no recipe {name!r} in ./configs or in the package.",
+            hint=f"--recipe {close}" if close else f"there are: {', '.join(sorted(known))}",
+        )
+    return found
+
+
+def _merge(
+    values: dict[str, Any], origins: dict[str, str], flags: Mapping[str, Any], *, name: str, folder: Path | None
+) -> Loaded:
+    problems: list[str] = []
+    for path, raw in flags.items():
+        if path not in keys():
+            problems.append(_unknown(path, "--set"))
+            continue
+        value = yaml12.scalar(raw) if isinstance(raw, str) else raw
+        if isinstance(raw, str) and str in keys()[path].kinds and not isinstance(value, list):
+            value = raw  # a text key takes the words as typed: --set data.revision=0123
+        origins[path] = keys()[path].flag
+        _put(values, path, value)
+    recipe, found = _validate(values, origins)
+    problems += found
+    if recipe is None or problems:
+        shown = problems[0] if len(problems) == 1 else "\n       ".join([f"{len(problems)} problems:", *problems])
+        raise RecipeError(shown, hint=SEE_KEYS, details={"problems": problems})
+    return Loaded(recipe, name, folder, {k: v for k, v in origins.items() if k in keys()})
+
+
+def _put(values: dict[str, Any], path: str, value: Any) -> None:
+    *groups, last = path.split(".")
+    for group in groups:
+        inner = values.setdefault(group, {})
+        if not isinstance(inner, dict):
+            return  # the group itself is wrong; validation says so
+        values = inner
+    values[last] = value
+
+
+def _validate(values: dict[str, Any], origins: Mapping[str, str]) -> tuple[Recipe | None, list[str]]:
+    try:
+        return Recipe.model_validate(values), []
+    except ValidationError as e:
+        problems: dict[str, str] = {}  # one a key: a union reports each of its ways
+        for error in e.errors(include_url=False):
+            path = _key_of(tuple(map(str, error["loc"])))
+            problems.setdefault(path, _word(path, error, origins))
+        return None, list(problems.values())
+
+
+def _key_of(loc: tuple[str, ...]) -> str:
+    """The longest beginning of a pydantic location that is a key or a group."""
+    groups = {p.rpartition(".")[0] for p in keys()}
+    for n in range(len(loc), 0, -1):
+        path = ".".join(loc[:n])
+        if path in keys() or path in groups:
+            return path if n == len(loc) or path in keys() else ".".join(loc[: n + 1])
+    return ".".join(loc)
+
+
+def _word(path: str, error: Any, origins: Mapping[str, str]) -> str:
+    if error["type"] == "extra_forbidden":
+        return _unknown(path, origins.get(path, ""))
+    where = origins.get(path) or next((o for k, o in origins.items() if path.startswith(k)), "")
+    key = keys().get(path)
+    limit = f"it must be {key.allowed}" if key else "it must hold keys of its own"
+    value = _value_at(error, path)
+    return f"{where}: {path!r} is {value!r}; {limit}" if where else f"{path!r} is {value!r}; {limit}"
+
+
+def _value_at(error: Any, path: str) -> Any:
+    return error["input"]
+
+
+def _unknown(path: str, where: str) -> str:
+    last = {k.rpartition(".")[2]: k for k in keys()}
+    synonyms = {"rank": "lora.r", "lora.rank": "lora.r", "lr": "train.learning_rate", "train.lr": "train.learning_rate"}
+    close = synonyms.get(path) or nearest(path, keys()) or last.get(nearest(path.rpartition(".")[2], last) or "")
+    hint = f", did you mean {close!r}?" if close else ""
+    return f"{where}: unknown key {path!r}{hint}" if where else f"unknown key {path!r}{hint}"

@@ -1,0 +1,132 @@
+"""The recipe's keys, with their defaults, limits and help. Nowhere else.
+
+Flags, the docs table, ``init``'s commented file and the error texts are derived
+from these models. ``auto`` is resolved once, when training starts, and stored
+resolved with the version.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Auto = Literal["auto"]
+Limited = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+TARGETS = {
+    "attn": ("attn.c_attn", "attn.c_proj"),
+    "mlp": ("mlp.c_fc", "mlp.c_proj"),
+    "all": ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"),
+}
+
+
+class DataSpec(BaseModel):
+    """Which text, and what one document is."""
+
+    model_config = Limited
+    source: str | list[str] = Field(
+        "",
+        description="File, folder, glob, Hub dataset (owner/name), or a list of files. "
+        "A relative path is looked up beside the recipe.",
+    )
+    subset: str | None = Field(None, description="Configuration of a Hub dataset.")
+    split: str = Field("train", description="Split of a Hub dataset, slices allowed: train[:50%].")
+    revision: str | None = Field(None, description="Commit, branch or tag of a Hub dataset.")
+    text: str | None = Field(None, description="Column that holds the text; found by itself when there is only one.")
+    document: str = Field(
+        "auto", description="One document is: auto, line, blank-line, file, row, or a delimiter such as '<eos>'."
+    )
+    validation: Annotated[float, Field(gt=0, le=0.5)] | Literal["none"] = Field(
+        0.1, description="Share of the tokens kept out of training to test on, or none."
+    )
+    packing: Literal["isolated", "concat"] = Field(
+        "isolated", description="Documents in one row do not see each other (isolated) or do (concat)."
+    )
+
+
+class LoraSpec(BaseModel):
+    """Shape of a LoRA adapter (Hu et al. 2021), peft's names without the ``lora_`` prefix."""
+
+    model_config = Limited
+    r: int = Field(8, ge=1, le=256, description="Rank of the update.")
+    alpha: Annotated[float, Field(gt=0, le=4096)] | Auto = Field(
+        "auto", description="Scale: the update is multiplied by alpha / r; auto is 2r."
+    )
+    dropout: float = Field(0.05, ge=0, lt=1, description="Dropout on the way into the update.")
+    targets: str | list[str] = Field(
+        "attn", description="attn, mlp, all, or a list of exact names such as attn.c_attn."
+    )
+
+
+class TrainSpec(BaseModel):
+    """How the weights are found."""
+
+    model_config = Limited
+    epochs: Annotated[float, Field(gt=0, le=1000)] | Auto = Field(
+        "auto", description="Passes over the text; auto is up to 20, stopping when the test gets no better 3 times."
+    )
+    tokens_per_step: Annotated[int, Field(ge=32, le=1_048_576)] | Auto = Field(
+        "auto", description="Tokens learned from in one optimizer step; auto is a hundredth of the text, 1,024 to 16,384."
+    )
+    batch_size: Annotated[int, Field(ge=1, le=1024)] | Auto = Field(
+        "auto", description="Rows computed at once; it only cuts a step into pieces."
+    )
+    max_length: Annotated[int, Field(ge=16, le=1024)] | Auto = Field(
+        "auto", description="Tokens in a row; auto is what the base can see."
+    )
+    learning_rate: Annotated[float, Field(gt=0, le=1)] | Auto = Field(
+        "auto", description="Peak rate of AdamW; auto is 2e-4 for lora, 5e-5 for full."
+    )
+    scheduler: Literal["linear", "cosine", "constant"] = Field("linear", description="How the rate falls.")
+    warmup_steps: int = Field(0, ge=0, le=100_000, description="Steps in which the rate rises from 0.")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="Weight decay of AdamW.")
+    grad_clip: float = Field(1.0, gt=0, le=1000, description="Largest norm of the gradient.")
+    log_steps: Annotated[int, Field(ge=1)] | Auto = Field(
+        "auto", description="Steps between points of the loss curve; auto gives about 100."
+    )
+    eval_steps: Annotated[int, Field(ge=1)] | Auto = Field(
+        "auto", description="Steps between tests on the held-out text; auto is once a pass."
+    )
+    base_dropout: float = Field(
+        0.0, ge=0, lt=1, description="Dropout in the base while it trains; a frozen base is better off without."
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="Number format of the base's arithmetic; auto is fp16 on CUDA, fp32 on a CPU."
+    )
+    quantize: Literal["none", "8bit"] = Field("none", description="Load the base in 8 bits (CUDA).")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1.")
+    seed: int = Field(17, ge=0, le=2**32 - 1, description="Seed of initial weights, order and dropout.")
+
+
+class SampleSpec(BaseModel):
+    """How it writes by default; travels with the adapter."""
+
+    model_config = Limited
+    temperature: float = Field(0.8, ge=0, le=10, description="0 always takes the likeliest token.")
+    top_k: int = Field(0, ge=0, le=100_000, description="Draw from the k likeliest tokens; 0 is all.")
+    top_p: float = Field(0.95, gt=0, le=1, description="Draw from the likeliest tokens that make up this share.")
+    repetition_penalty: float = Field(
+        1.0, ge=0.1, le=10, description="Above 1 makes tokens already seen less likely (Keskar et al. 2019)."
+    )
+    max_new_tokens: int = Field(200, ge=1, le=100_000, description="Stop after so many new tokens.")
+    prompts: list[str] = Field(default_factory=list, description="Beginnings written on after training.")
+
+
+class Recipe(BaseModel):
+    """Base + data + method + training + sampling."""
+
+    model_config = Limited
+    base: str = Field("gpt2", description="Hub id, folder, or embedded (a toy that comes with the package).")
+    data: DataSpec = Field(default_factory=DataSpec)
+    method: Literal["lora", "full"] = Field("lora", description="Train a LoRA adapter, or every weight.")
+    lora: LoraSpec = Field(default_factory=LoraSpec)
+    train: TrainSpec = Field(default_factory=TrainSpec)
+    sample: SampleSpec = Field(default_factory=SampleSpec)
+
+
+def target_modules(targets: str | list[str]) -> list[str]:
+    """Exact module names of a preset or a list; unknown ones are left for the strict match."""
+    if isinstance(targets, str):
+        return list(TARGETS.get(targets, (targets,)))
+    return list(targets)

@@ -1,0 +1,1 @@
+"""The registry: immutable versions of adapters on disk. Never imports torch."""

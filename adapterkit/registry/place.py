@@ -1,0 +1,62 @@
+"""Where the registry is: the flag, the environment, the nearest one upward, the home folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from adapterkit.errors import Damaged, Unsupported
+from adapterkit.files import canonical_json, sha256_bytes, write_whole
+
+MARKER = "registry.json"
+SCHEMA = 1
+
+
+def find(path: Path | str | None = None) -> Path:
+    """The folder of the registry; it need not exist yet. Reading never creates it."""
+    if path is not None:
+        return Path(path).expanduser().resolve()
+    if named := os.environ.get("ADAPTERKIT_REGISTRY"):
+        return Path(named).expanduser().resolve()
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "adapters" / MARKER).is_file():
+            return folder / "adapters"
+    return home()
+
+
+def home() -> Path:
+    return Path.home() / ".adapterkit" / "adapters"
+
+
+def create(root: Path) -> None:
+    """Make the folder and its marker, unless they are there."""
+    root.mkdir(parents=True, exist_ok=True)
+    if not (root / MARKER).exists():
+        write_whole(root / MARKER, marker())
+
+
+def marker() -> bytes:
+    body = {"schema": SCHEMA}
+    return canonical_json({**body, "sha256": sha256_bytes(canonical_json(body))}) + b"\n"
+
+
+def check(root: Path) -> None:
+    """Refuse a registry written by a newer AdapterKit, or a damaged marker."""
+    import json
+
+    path = root / MARKER
+    if not path.exists():
+        return
+    try:
+        body = json.loads(path.read_bytes())
+        told = body.pop("sha256")
+    except (ValueError, KeyError, AttributeError):
+        raise Damaged(f"{path} is damaged.", hint=f"delete it; the next train writes it again: rm {path}") from None
+    if told != sha256_bytes(canonical_json(body)):
+        raise Damaged(f"{path} is damaged.", hint=f"delete it; the next train writes it again: rm {path}")
+    if body["schema"] > SCHEMA:
+        raise Unsupported(
+            f"{root} was written by a newer AdapterKit (format {body['schema']}, this one reads {SCHEMA}).",
+            hint="pip install -U adapterkit",
+        )

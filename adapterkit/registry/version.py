@@ -1,0 +1,189 @@
+"""One version of an adapter, as its manifest tells it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from adapterkit.errors import Damaged, NotFound, Unsupported
+from adapterkit.files import canonical_json, sha256_bytes, sha256_file
+from adapterkit.recipe.schema import Recipe
+from adapterkit.refs import is_name
+
+SCHEMA = 1
+MAX_MANIFEST = 16 << 10
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Scores on the held-out text; None where nothing was held out or measured."""
+
+    loss: float | None = None  # nats a token, fp32
+    base_loss: float | None = None
+    perplexity: float | None = None
+    base_perplexity: float | None = None
+    tokens: int | None = None  # that were scored
+    held_out: str | None = None  # fingerprint of the held-out text
+    stops: float | None = None  # share of samples that end by themselves
+    copied_words: int | None = None  # longest run of words copied from the training text
+
+    @property
+    def gain(self) -> float | None:
+        """Change of perplexity against the base: -0.32 is 32 % better."""
+        if not self.perplexity or not self.base_perplexity:
+            return None
+        return self.perplexity / self.base_perplexity - 1
+
+
+@dataclass(frozen=True)
+class Lineage:
+    how: str = "train"  # train, blend, extract, import
+    parents: tuple[str, ...] = ()  # digests
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of the training curve."""
+
+    step: int
+    tokens: int
+    loss: float | None
+    held_out: float | None
+    learning_rate: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    prompt: str
+    text: str
+    base_text: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Version:
+    """An immutable version in a registry. Two are equal when their digests are."""
+
+    name: str
+    number: int
+    digest: str
+    path: Path
+    created: datetime
+    kind: Literal["lora", "full"]
+    base: str
+    manifest: dict[str, Any] = field(repr=False)
+    note: str = ""
+    deleted: bool = False
+
+    @property
+    def ref(self) -> str:
+        return f"{self.name}@{self.number}"
+
+    @property
+    def recipe(self) -> Recipe:
+        return Recipe.model_validate(self.manifest["recipe"])
+
+    @property
+    def metrics(self) -> Metrics:
+        return Metrics(**self.manifest["metrics"])
+
+    @property
+    def lineage(self) -> Lineage:
+        told = self.manifest["lineage"]
+        return Lineage(told["how"], tuple(told["parents"]))
+
+    @property
+    def size(self) -> int:
+        """Bytes of the files that ship."""
+        return sum(f["size"] for f in self.manifest["files"].values())
+
+    def history(self) -> list[Point]:
+        path = self.path / "history.json"
+        return [Point(**p) for p in json.loads(path.read_text())] if path.exists() else []
+
+    def samples(self) -> list[Sample]:
+        path = self.path / "private" / "samples.json"
+        return [Sample(**s) for s in json.loads(path.read_text())] if path.exists() else []
+
+    def report(self) -> Path:
+        path = self.path / "private" / "report.html"
+        if not path.exists():
+            raise NotFound(f"{self.ref} has no report.", hint=f"adapterkit show {self.ref}")
+        return path
+
+    def verify(self, only: str = "") -> None:
+        """Hash the files against the manifest (all, or the one named).
+
+        Raises:
+            Damaged: a file is missing or not the one that was published.
+        """
+        for name, told in self.manifest["files"].items():
+            if only and name != only:
+                continue
+            path = self.path / name
+            found = sha256_file(path) if path.is_file() else "missing"
+            if found != told["sha256"]:
+                raise Damaged(
+                    f"{self.ref} is damaged: {name} is not the file that was published "
+                    f"(sha256 {found[:8]}, should be {told['sha256'][:8]}).",
+                    hint=f"make it again: adapterkit train {self.name} --fresh",
+                    details={"ref": self.ref, "file": name, "sha256": found, "expected": told["sha256"]},
+                )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Version) and other.digest == self.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __str__(self) -> str:
+        return f"{self.ref} {self.digest[:8]}"
+
+
+def seal(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest with its own digest."""
+    body = {k: v for k, v in manifest.items() if k != "digest"}
+    return {**body, "digest": sha256_bytes(canonical_json(body))}
+
+
+def read(folder: Path, note: str = "") -> Version:
+    """The version in a folder, after its manifest was checked against its own digest.
+
+    Raises:
+        Damaged: the manifest is missing, torn or changed.
+    """
+    path = folder / MANIFEST
+    try:
+        if path.stat().st_size > MAX_MANIFEST:
+            raise ValueError("too long")
+        manifest = json.loads(path.read_bytes())
+        whole = seal(manifest) == manifest
+        if whole and manifest["schema"] > SCHEMA:
+            raise Unsupported(
+                f"{path} was written by a newer AdapterKit (format {manifest['schema']}, this one reads {SCHEMA}).",
+                hint="pip install -U adapterkit",
+            )
+        if not whole or not is_name(manifest["name"]):
+            raise ValueError("changed")
+        return Version(
+            name=manifest["name"],
+            number=int(manifest["version"]),
+            digest=manifest["digest"],
+            path=folder,
+            created=datetime.fromisoformat(manifest["created"]),
+            kind=manifest["kind"],
+            base=manifest["base"]["id"],
+            manifest=manifest,
+            note=note,
+            deleted=(folder / "deleted").exists(),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+        where = f"{folder.parent.name}@{folder.name}"
+        raise Damaged(
+            f"{where} is damaged: its manifest can't be read ({type(e).__name__}: {e}).",
+            hint=f"make it again: adapterkit train {folder.parent.name} --fresh",
+        ) from e

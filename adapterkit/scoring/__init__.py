@@ -1,0 +1,1 @@
+"""Scores: token loss, perplexity, stop rate, memorisation."""

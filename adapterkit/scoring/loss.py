@@ -1,0 +1,120 @@
+"""The next-token loss of packed rows, as one module that trains and evaluates.
+
+The same callable is used for training, for the held-out score and for the
+isolation probe, so that they can't disagree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from adapterkit.data.encode import IGNORE
+from adapterkit.data.pack import Row, stack
+from adapterkit.errors import CheckFailed, DataError
+
+LEAK = 1e-4  # of the logits' range, in float32: sums in another order differ by less
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Summed loss in nats over n tokens; mean is nan where nothing was scored."""
+
+    nll: float
+    n: int
+
+    @property
+    def mean(self) -> float:
+        return self.nll / self.n if self.n else float("nan")
+
+
+class PackedLoss(nn.Module):
+    """GPT2LMHeadModel (with or without LoRA inside) as a loss over packed rows.
+
+    Shapes: b rows, t positions, k of them targets, e width, v vocabulary.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, input_ids: Tensor, labels: Tensor, position_ids: Tensor, num_items_in_batch: Tensor | int | None = None
+    ) -> dict[str, Tensor]:
+        """Loss of the targets, masked positions dropped before the head.
+
+        Args:
+            input_ids, labels, position_ids: (b, t); labels are IGNORE where a position is no target.
+            num_items_in_batch: targets of the whole optimizer step; None divides by this batch's own.
+        """
+        hidden = self.hidden(input_ids, position_ids)
+        ahead, target = hidden[:, :-1], labels[:, 1:]
+        wanted = target != IGNORE
+        logits = self.model.lm_head(ahead[wanted])  # (k, v)
+        nll = F.cross_entropy(logits.float(), target[wanted], reduction="sum")
+        count = num_items_in_batch if num_items_in_batch is not None else wanted.sum()
+        return {"loss": nll / count, "nll": nll.detach(), "n": wanted.sum()}
+
+    def hidden(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
+        """Last hidden states (b, t, e). Without a cache: with one transformers drops the isolation."""
+        model: Any = self.model
+        out: Tensor = model.transformer(
+            input_ids=input_ids, position_ids=position_ids, use_cache=False
+        ).last_hidden_state
+        return out
+
+
+@torch.inference_mode()
+def score(module: PackedLoss, rows: list[Row], batch_size: int, filler: int, device: torch.device) -> Loss:
+    """Loss over rows in float32, independent of the batch size.
+
+    Raises:
+        DataError: no row has a target.
+    """
+    was_training = module.training
+    module.eval()
+    nll, n = 0.0, 0
+    for i in range(0, len(rows), batch_size):
+        batch = {k: torch.from_numpy(v).to(device) for k, v in stack(rows[i : i + batch_size], filler).items()}
+        out = module(**batch)
+        nll, n = nll + float(out["nll"]), n + int(out["n"])
+    module.train(was_training)
+    if n == 0:
+        raise DataError("there is no token to score: every label is masked.", hint="use longer text")
+    return Loss(nll, n)
+
+
+@torch.inference_mode()
+def probe_isolation(module: PackedLoss, vocabulary: int, length: int, device: torch.device) -> float:
+    """How far the second document of a packed row moves when the first one changes.
+
+    Every token of the first document is replaced; the second's hidden states
+    may not move. Run through the callable that trains.
+
+    Returns:
+        The largest change, as a share of the range of the hidden states.
+
+    Raises:
+        CheckFailed: it moves, so documents would see each other.
+    """
+    was_training = module.training
+    module.eval()
+    half = max(2, min(length, 32) // 2)
+    generator = torch.Generator().manual_seed(0)
+    first = torch.randint(0, vocabulary - 1, (1, half), generator=generator)
+    second = torch.randint(0, vocabulary - 1, (1, half), generator=generator)
+    positions = torch.arange(half).repeat(2)[None].to(device)
+    before = module.hidden(torch.cat([first, second], 1).to(device), positions)[:, half:]
+    after = module.hidden(torch.cat([(first + 1) % vocabulary, second], 1).to(device), positions)[:, half:]
+    module.train(was_training)
+    moved = float((before - after).abs().max() / (before.max() - before.min()))
+    if moved > (LEAK if before.dtype == torch.float32 else 1e-2):
+        raise CheckFailed(
+            f"packed documents see each other: the second one moves by {moved:.2g} when the first one changes.",
+            hint="--set data.packing=concat trains so on purpose; else report this with your versions",
+        )
+    return moved

@@ -1,0 +1,63 @@
+"""What a run tells while it goes on. The library never prints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from adapterkit.registry.version import Sample, Version
+
+
+@dataclass(frozen=True)
+class Said:
+    """A sentence for the person: what was read, on which device, what was decided."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The steps are about to begin."""
+
+    steps: int
+    steps_in_pass: int
+    base_loss: float | None  # nats a token on the held-out text
+
+
+@dataclass(frozen=True)
+class Stepped:
+    step: int
+    loss: float | None  # of the steps since the last point
+    tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The held-out text was scored."""
+
+    step: int
+    passes: float
+    loss: float | None  # in training
+    held_out: float
+    is_best: bool
+    stops: bool  # no better for so long that training ends here
+
+
+@dataclass(frozen=True)
+class Sampled:
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True)
+class Finished:
+    version: Version
+    existed: bool  # the same content or run was there already
+    seconds: float
+
+
+Event = Said | Begun | Stepped | Tested | Sampled | Finished
+Listener = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """The listener of those who do not listen."""

@@ -1,0 +1,79 @@
+"""Every ``auto`` of a recipe, decided once and stored.
+
+What is learned depends on the recipe and the text alone: the number format and
+the batch size follow the machine, the tokens of a step and their order do not.
+"""
+
+from __future__ import annotations
+
+import math
+
+from adapterkit.data.prepare import Prepared
+from adapterkit.errors import RecipeError
+from adapterkit.model.base import Base
+from adapterkit.model.device import Device
+from adapterkit.recipe.schema import Recipe
+
+PASSES, LEAST_STEPS = 20, 60  # of epochs: auto
+RATES = {"lora": 2e-4, "full": 5e-5}
+AT_ONCE = {"cpu": 1024, "cuda": 8192}  # tokens computed at once; on a CPU more is slower
+
+
+def row_length(recipe: Recipe, base: Base) -> int:
+    """Tokens in a row: what the base can see, or less when asked.
+
+    Raises:
+        RecipeError: more than the base has positions for.
+    """
+    if recipe.train.max_length == "auto":
+        return min(base.context, 1024)
+    if recipe.train.max_length > base.context:
+        raise RecipeError(
+            f"'train.max_length' is {recipe.train.max_length}; the base {base.id} sees {base.context}.",
+            hint=f"--max-length {base.context}",
+        )
+    return recipe.train.max_length
+
+
+def resolve(recipe: Recipe, prepared: Prepared, base: Base, device: Device) -> Recipe:
+    """The recipe with every ``auto`` replaced."""
+    train, length = recipe.train, row_length(recipe, base)
+    per_step = _tokens_per_step(prepared.train_tokens) if train.tokens_per_step == "auto" else train.tokens_per_step
+    rows = rows_per_step(per_step, length, len(prepared.train))
+    wanted = AT_ONCE[device.torch.type] // length if train.batch_size == "auto" else train.batch_size
+    in_pass = max(1, math.ceil(len(prepared.train) / rows))
+    epochs = max(PASSES, math.ceil(LEAST_STEPS / in_pass)) if train.epochs == "auto" else train.epochs
+    steps = max(1, round(in_pass * epochs))
+    changes = {
+        "epochs": float(epochs),
+        "tokens_per_step": per_step,
+        "batch_size": largest_divisor(rows, max(1, wanted)),
+        "max_length": length,
+        "learning_rate": RATES[recipe.method] if train.learning_rate == "auto" else train.learning_rate,
+        "log_steps": max(1, steps // 100) if train.log_steps == "auto" else train.log_steps,
+        "eval_steps": in_pass if train.eval_steps == "auto" else train.eval_steps,
+        "precision": device.precision,
+        "device": device.torch.type,
+    }
+    alpha = 2.0 * recipe.lora.r if recipe.lora.alpha == "auto" else recipe.lora.alpha
+    return recipe.model_copy(
+        update={
+            "train": train.model_copy(update=changes),
+            "lora": recipe.lora.model_copy(update={"alpha": alpha}),
+            "data": recipe.data.model_copy(update={"document": prepared.how}),
+        }
+    )
+
+
+def rows_per_step(tokens_per_step: int, length: int, rows: int) -> int:
+    return min(rows, max(1, round(tokens_per_step / length)))
+
+
+def largest_divisor(rows: int, limit: int) -> int:
+    """The largest part of a step that divides it evenly, so that every piece counts the same."""
+    return max(d for d in range(1, min(rows, limit) + 1) if rows % d == 0)
+
+
+def _tokens_per_step(tokens: int) -> int:
+    """A hundredth of the text, as a power of two from 1,024 to 16,384."""
+    return int(min(16_384, max(1_024, 2 ** round(math.log2(max(tokens, 1) / 100)))))

@@ -1,0 +1,53 @@
+"""Texts written right after training: shown to the person, and measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from adapterkit.data.prepare import Prepared
+from adapterkit.generation.engine import Engine, Parts, Request
+from adapterkit.generation.sampling import from_spec
+from adapterkit.recipe.schema import Recipe
+from adapterkit.registry.strict import Dims, read_lora
+from adapterkit.registry.version import Sample
+from adapterkit.scoring.samples import longest_copied
+
+PROMPTS = ["", "The", "I"]  # when the recipe names none; "" begins a new document
+ENDINGS = 12  # documents begun to see whether they end by themselves
+ROOM = 2.0  # times the usual length of a document, within which it should end
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Shown samples with the base's beside them, and what all of them tell."""
+
+    shown: tuple[Sample, ...]
+    stops: float | None  # None where documents are too long to expect an end
+    copied_words: int
+
+
+def write_samples(engine: Engine, folder: Path, recipe: Recipe, prepared: Prepared, dims: Dims) -> Samples:
+    """Write with the weights in a staging folder, read back as strictly as any adapter."""
+    parts: Parts = ()
+    if recipe.method == "lora":
+        parts = ((engine.bank.load(read_lora(folder, dims, "the new adapter")), 1.0),)
+    prompts = recipe.sample.prompts or PROMPTS
+    settings = from_spec(recipe.sample)
+    usual = int(median(len(prepared.split.train[i].tokens) for i in range(len(prepared.split.train))))
+    expected = usual * ROOM <= min(settings.max_new_tokens, engine.model.context // 2)
+    requests = [Request(p, parts, settings, recipe.train.seed) for p in prompts]
+    if recipe.method == "lora":
+        requests += [Request(p, (), settings, recipe.train.seed) for p in prompts]
+    if expected:
+        short = settings.with_(max_new_tokens=int(usual * ROOM))
+        requests += [Request("", parts, short, recipe.train.seed, sample=i) for i in range(1, ENDINGS + 1)]
+    written = engine.run(requests)
+    n = len(prompts)
+    by_base = [w.text for w in written[n : 2 * n]] if recipe.method == "lora" else [None] * n
+    shown = tuple(Sample(p, w.text, b) for p, w, b in zip(prompts, written, by_base, strict=False))
+    endings = written[-ENDINGS:] if expected else []
+    own = [s.text for s in shown] + [w.text for w in endings]
+    stops = sum(w.finish_reason == "stop" for w in endings) / ENDINGS if expected else None
+    return Samples(shown, stops, longest_copied(own, (d.text for d in prepared.documents)))

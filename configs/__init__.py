@@ -1,0 +1,1 @@
+"""Recipes and demo texts that come with AdapterKit, as the package ``adapterkit.configs``."""
