@@ -39,7 +39,7 @@ _HOMES = {
     "train": "training.run",
 }
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605
+__all__ = sorted(_HOMES)
 
 if TYPE_CHECKING:
     from adapterkit.data.sources import Documents as Documents

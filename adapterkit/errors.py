@@ -57,7 +57,9 @@ class AdapterKitError(Exception):
         return f"{self.message}\nhint:  {self.hint}" if self.hint else self.message
 
 
-def _rebuild(kind: type[AdapterKitError], message: str, hint: str, code: str, details: Any) -> AdapterKitError:
+def _rebuild(
+    kind: type[AdapterKitError], message: str, hint: str, code: str, details: Any
+) -> AdapterKitError:
     return kind(message, hint, code=code, details=details)
 
 

@@ -130,7 +130,9 @@ def learn_case(texts: list[str]) -> dict[str, str]:
         for word in re.findall(r"(?<=[a-z,] )[A-Za-z]+", text):
             seen.setdefault(word.lower(), Counter())[word] += 1
     best = {low: c.most_common(1)[0] for low, c in seen.items()}
-    return {low: w for low, (w, n) in best.items() if w != low and n > 4 and n > 0.8 * seen[low].total()} | {"i": "I"}
+    return {low: w for low, (w, n) in best.items() if w != low and n > 4 and n > 0.8 * seen[low].total()} | {
+        "i": "I"
+    }
 
 
 # --- tokenizer and batches ----------------------------------------------------
@@ -242,9 +244,15 @@ def rate_at(progress: float) -> float:
     return min(1.0, progress / 0.01 + 0.02, max(0.0, (1 - progress) / 0.6))
 
 
-def train(model: GPT2LMHeadModel, data: list[np.ndarray], held_out: list[np.ndarray], args: argparse.Namespace) -> int:
+def train(
+    model: GPT2LMHeadModel, data: list[np.ndarray], held_out: list[np.ndarray], args: argparse.Namespace
+) -> int:
     """Train to the end of the token or time budget. Returns the tokens seen."""
-    step = torch.compile(lambda x, y: token_loss(model, x, y)) if args.compile else lambda x, y: token_loss(model, x, y)
+    step = (
+        torch.compile(lambda x, y: token_loss(model, x, y))
+        if args.compile
+        else lambda x, y: token_loss(model, x, y)
+    )
     opts, source = optimizers(model, args), rows(data, args.context, np.random.default_rng(args.seed))
     begin, seen, count, mean = time.monotonic(), 0, 0, 0.0
     while True:
@@ -265,9 +273,15 @@ def train(model: GPT2LMHeadModel, data: list[np.ndarray], held_out: list[np.ndar
         now = float(loss.detach())
         mean = now if count == 1 else 0.98 * mean + 0.02 * now
         if count % args.log_every == 0:
-            print(f"{clock:6.1f} min {seen:>10,} tokens  loss {mean:.3f}  {seen / clock / 60:,.0f} tok/s", flush=True)
+            print(
+                f"{clock:6.1f} min {seen:>10,} tokens  loss {mean:.3f}  {seen / clock / 60:,.0f} tok/s",
+                flush=True,
+            )
         if count % args.save_every == 0:
-            print(f"  held out: {score(model, held_out[: args.quick], args.context)[0]:.4f} nats a token", flush=True)
+            print(
+                f"  held out: {score(model, held_out[: args.quick], args.context)[0]:.4f} nats a token",
+                flush=True,
+            )
             save(model, args)
 
 
@@ -320,7 +334,9 @@ def save_tokenizer(tokenizer: Tokenizer, args: argparse.Namespace) -> None:
 
 
 @torch.inference_mode()
-def sample(model: GPT2LMHeadModel, end: int, count: int, length: int, context: int, seed: int) -> list[list[int]]:
+def sample(
+    model: GPT2LMHeadModel, end: int, count: int, length: int, context: int, seed: int
+) -> list[list[int]]:
     """Unpicked samples at temperature 0.8, top-p 1, each from the start of a document."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.full((count, 1), end)
@@ -347,7 +363,9 @@ def main() -> None:
     learn = [d for c in corpora for d in c.part(False)]
     unseen = {c.name: c.part(True) for c in corpora}
     for c in corpora:
-        print(f"{c.name}: {len(c.documents)} documents, {sum(map(len, c.documents)):,} characters", flush=True)
+        print(
+            f"{c.name}: {len(c.documents)} documents, {sum(map(len, c.documents)):,} characters", flush=True
+        )
     if args.show:
         for c in corpora:
             print(f"=== {c.name}", *(d[:700] for d in c.documents[5:8]), sep="\n---\n")
@@ -356,7 +374,9 @@ def main() -> None:
     save_tokenizer(tokenizer, args)
     end = tokenizer.token_to_id(END)
     data, tests = encode(tokenizer, learn), {n: encode(tokenizer, d) for n, d in unseen.items()}
-    print(f"{sum(map(len, data)):,} tokens to learn from, {sum(len(d) for t in tests.values() for d in t):,} held out")
+    print(
+        f"{sum(map(len, data)):,} tokens to learn from, {sum(len(d) for t in tests.values() for d in t):,} held out"
+    )
     model = build(args, end)
     print(f"{model.num_parameters():,} parameters", flush=True)
     begin = time.monotonic()
@@ -387,7 +407,9 @@ def evaluate(model, tokenizer, learn, unseen, tests, args) -> dict[str, object]:
         everywhere.append(by_position)
     _, at = score(model, [d for t in tests.values() for d in t if len(d) > args.context], args.context)
     known = {w for d in learn for w in words(d)}
-    texts = [tokenizer.decode(s) for s in sample(model, tokenizer.token_to_id(END), 100, 120, args.context, 1)]
+    texts = [
+        tokenizer.decode(s) for s in sample(model, tokenizer.token_to_id(END), 100, 120, args.context, 1)
+    ]
     said = [w for t in texts for w in words(t)[:-1]]
     return {
         "bits_per_character": round(nats / chars / math.log(2), 4),
@@ -400,7 +422,9 @@ def evaluate(model, tokenizer, learn, unseen, tests, args) -> dict[str, object]:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--text", action="append", required=True, metavar="NAME=PATH")
     parser.add_argument("--to", type=Path, required=True)
     parser.add_argument("--tokens", type=int, default=12_000_000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from adapterkit.data.sources import Text
 from adapterkit.errors import DataError
@@ -83,7 +84,9 @@ def _is_a_line_each(text: str) -> bool:
 
 
 def _each(texts: list[Text], how: str) -> list[tuple[str, int, str]]:
-    split = SPLITTERS.get(how, lambda text: text.split(how))
+    def split(text: str) -> list[str]:
+        return SPLITTERS[how](text) if how in SPLITTERS else text.split(how)
+
     return [(t.name, i, part.strip()) for t in texts for i, part in enumerate(split(t.content))]
 
 
@@ -93,4 +96,4 @@ def _articles(texts: list[Text]) -> list[tuple[str, int, str]]:
     starts = [m.start() for m in TITLE.finditer(whole)]
     bounds = [0, *starts, len(whole)]
     name = texts[0].name.partition("[")[0]
-    return [(name, i, whole[a:b].strip()) for i, (a, b) in enumerate(zip(bounds, bounds[1:], strict=False))]
+    return [(name, i, whole[a:b].strip()) for i, (a, b) in enumerate(pairwise(bounds))]

@@ -75,7 +75,9 @@ def prepare(
         said=said,
         words=words,
         fingerprint=fingerprint(d.text for d in cut.documents),
-        held_out_fingerprint=fingerprint(p.tokens.tobytes().hex() for p in parts.held_out) if parts.held_out else None,
+        held_out_fingerprint=fingerprint(p.tokens.tobytes().hex() for p in parts.held_out)
+        if parts.held_out
+        else None,
         revision=read.revision,
     )
 

@@ -65,7 +65,9 @@ def read(spec: DataSpec, folder: Path | None = None, memory: Documents | None = 
         return Read([Text(f"{memory.name}[{i}]", t, is_row=True) for i, t in enumerate(memory.texts)])
     sources = [spec.source] if isinstance(spec.source, str) else spec.source
     if not any(sources):
-        raise DataError("the recipe names no text.", hint="set data.source, or: adapterkit train FOLDER-OR-FILE")
+        raise DataError(
+            "the recipe names no text.", hint="set data.source, or: adapterkit train FOLDER-OR-FILE"
+        )
     whole = Read()
     for source in sources:
         _add(whole, _read_one(source, spec, folder))
@@ -178,17 +180,18 @@ def _json_lines(text: str, path: Path) -> Iterator[dict[str, object]]:
         try:
             yield json.loads(line)
         except ValueError as e:
-            raise DataError(f"{path} line {number} is not JSON: {e}.", hint="mend or remove that line") from None
+            raise DataError(
+                f"{path} line {number} is not JSON: {e}.", hint="mend or remove that line"
+            ) from None
 
 
-def _rows(rows: Iterable[dict[str, object]], name: str, spec: DataSpec) -> Iterator[Text]:
+def _rows(rows: Iterable[dict[str, object] | str], name: str, spec: DataSpec) -> Iterator[Text]:
     column = None
     for index, row in enumerate(rows):
-        if isinstance(row, str):
-            row = {"text": row}
+        fields: dict[str, object] = {"text": row} if isinstance(row, str) else row
         if column is None:
-            column = _column(row, name, spec)
-        value = row.get(column)
+            column = _column(fields, name, spec)
+        value = fields.get(column)
         if value is not None:
             yield Text(f"{name}[{index}]", _lines(str(value)), is_row=True)
 

@@ -38,7 +38,9 @@ def split(documents: list[Document], tokens: list[Tokens], share: float, encoder
     if share <= 0:
         return Split(whole, [], "documents", 0)
     if len(documents) >= FEW_DOCUMENTS:
-        chosen = _lowest([_key(d.source, d.index) for d in documents], [p.targets for p in whole], share, apart=False)
+        chosen = _lowest(
+            [_key(d.source, d.index) for d in documents], [p.targets for p in whole], share, apart=False
+        )
         train = [p for i, p in enumerate(whole) if i not in chosen]
         return Split(train, [p for i, p in enumerate(whole) if i in chosen], "documents", len(chosen))
     return _by_passage(documents, tokens, share, encoder)
@@ -73,7 +75,9 @@ def _bounds(text: str, length: int, size: int, encoder: Encoder) -> list[int]:
         ends = np.array([m.end() for m in re.finditer(pattern, text)])
         if len(ends) * size * 2 > length:  # enough of them that a passage need not grow past twice its size
             break
-    cuts = np.unique(np.searchsorted(at, ends)) + 1 if len(ends) else np.array([], dtype=int)  # + 1: the start token
+    cuts = (
+        np.unique(np.searchsorted(at, ends)) + 1 if len(ends) else np.array([], dtype=int)
+    )  # + 1: the start token
     bounds = [1]
     for cut in cuts.tolist():
         if cut - bounds[-1] >= size and length - cut >= size // 2:

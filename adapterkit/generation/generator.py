@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, cast, overload
 
 from adapterkit.errors import BaseMismatch, Forked, Unsupported, UsageProblem
 from adapterkit.generation import load as loading
@@ -105,13 +105,17 @@ class Generator:
                     "one prompt with a list of adapters is a comparison.",
                     hint="gen.compare(prompt, [adapter, ...])",
                 )
-            return self._write([prompt], [self._writer(adapter)], sampling)[0]  # type: ignore[arg-type]
-        many = list(adapter) if _is_list(adapter) else [adapter] * len(prompt)  # type: ignore[arg-type, list-item]
+            return self._write([prompt], [self._writer(cast(Adapter, adapter))], sampling)[0]
+        many = cast(list[Adapter], list(adapter) if _is_list(adapter) else [adapter] * len(prompt))  # type: ignore[arg-type]
         if len(many) != len(prompt):
-            raise UsageProblem(f"{len(prompt)} prompts, but {len(many)} adapters.", hint="give one adapter, or one each")
+            raise UsageProblem(
+                f"{len(prompt)} prompts, but {len(many)} adapters.", hint="give one adapter, or one each"
+            )
         return self._write(list(prompt), [self._writer(a) for a in many], sampling)
 
-    def samples(self, prompt: str, adapter: Adapter = None, *, n: int = 1, **sampling: Any) -> list[Completion]:
+    def samples(
+        self, prompt: str, adapter: Adapter = None, *, n: int = 1, **sampling: Any
+    ) -> list[Completion]:
         """``n`` different texts from one prompt and one seed, in one batch."""
         return self._write([prompt] * n, [self._writer(adapter)] * n, sampling, numbered=True)
 
@@ -120,7 +124,9 @@ class Generator:
         writers = [self._writer(a) for a in adapters]
         settings = dict(sampling)
         shared = Sampling().with_(**_split(settings)[0])
-        return Comparison(prompt, tuple(self._write([prompt] * len(writers), writers, sampling, shared=shared)))
+        return Comparison(
+            prompt, tuple(self._write([prompt] * len(writers), writers, sampling, shared=shared))
+        )
 
     def stream(self, prompt: str, adapter: Adapter = None, **sampling: Any) -> Stream:
         """Pieces of text as they are written."""
@@ -129,7 +135,9 @@ class Generator:
         settings = writer.defaults.with_(**changes)
         batch = Batch(writer.engine, [Request(prompt, writer.parts, settings, seed, raw=raw)])
         pieces: Iterator[str] = (piece for _, piece in batch)
-        return Stream(pieces, lambda: _completion(prompt, writer, settings, seed, batch.written[0]), batch.cancel)
+        return Stream(
+            pieces, lambda: _completion(prompt, writer, settings, seed, batch.written[0]), batch.cancel
+        )
 
     def adapters(self) -> list[Version]:
         """The versions that are loaded."""
@@ -170,14 +178,18 @@ class Generator:
             resolved = self._resolve(adapter)
             engine, parts = self._place(resolved)
         text = ",".join(v.ref if w is None else f"{v.ref}={w:g}" for v, w in resolved) or "base"
-        return Writer(tuple((v, 1.0 if w is None else w) for v, w in resolved), text, _defaults(resolved), engine, parts)
+        return Writer(
+            tuple((v, 1.0 if w is None else w) for v, w in resolved), text, _defaults(resolved), engine, parts
+        )
 
     def _resolve(self, adapter: Adapter) -> list[tuple[Version, float | None]]:
         if adapter is None:
             return []
         if isinstance(adapter, Version):
             return [(adapter, None)]
-        parts: tuple[Part, ...] = parse_adapter(adapter) if isinstance(adapter, str) else from_mapping(adapter)
+        parts: tuple[Part, ...] = (
+            parse_adapter(adapter) if isinstance(adapter, str) else from_mapping(adapter)
+        )
         return [(self.registry[str(p.ref)], p.weight) for p in parts]
 
     def _place(self, resolved: list[tuple[Version, float | None]]) -> tuple[Engine, Parts]:
@@ -252,7 +264,11 @@ def check_base(version: Version, base: Base) -> None:
         return
     what = next(k for k in ("config", "tokenizer", "weights") if told[k] != getattr(have, k))
     layers = told.get("layers")
-    sizes = f", which has {base.dims.layers} layers, not {layers}" if layers and layers != base.dims.layers else ""
+    sizes = (
+        f", which has {base.dims.layers} layers, not {layers}"
+        if layers and layers != base.dims.layers
+        else ""
+    )
     raise BaseMismatch(
         f"{version.ref} was trained on {told['id']} ({told['weights'][:8]}); this base is {base.id} "
         f"({have.weights[:8]}){sizes or f', whose {what} is another'}.",

@@ -52,7 +52,9 @@ class GPT2:
         device, dtype: where and in which format it computes; logits are float32.
     """
 
-    def __init__(self, config: dict[str, Any], tensors: dict[str, Tensor], device: torch.device, dtype: torch.dtype):
+    def __init__(
+        self, config: dict[str, Any], tensors: dict[str, Tensor], device: torch.device, dtype: torch.dtype
+    ):
         if config["activation_function"] not in ("gelu_new", "gelu_pytorch_tanh"):
             raise Unsupported(f"activation {config['activation_function']!r} is not GPT-2's gelu_new.")
         if config["scale_attn_by_inverse_layer_idx"] or not config["scale_attn_weights"]:
@@ -109,7 +111,9 @@ class GPT2:
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             cache.k[layer, rows, :, positions], cache.v[layer, rows, :, positions] = k[:, :, 0], v[:, :, 0]
-            return F.scaled_dot_product_attention(q, cache.k[layer, :, :, :n], cache.v[layer, :, :, :n], attn_mask=seen)
+            return F.scaled_dot_product_attention(
+                q, cache.k[layer, :, :, :n], cache.v[layer, :, :, :n], attn_mask=seen
+            )
 
         return self._logits(self._blocks(x, route, attend)[:, 0])
 
@@ -125,7 +129,9 @@ class GPT2:
         for i, block in enumerate(self.blocks):
             a = F.layer_norm(x, (e,), *block.ln_1, self.eps)
             qkv = self._linear(a, i, "attn.c_attn", route)  # (b, t, 3e)
-            q, k, v = qkv.view(b, t, 3, self.heads, e // self.heads).permute(2, 0, 3, 1, 4)  # each (b, h, t, d)
+            q, k, v = qkv.view(b, t, 3, self.heads, e // self.heads).permute(
+                2, 0, 3, 1, 4
+            )  # each (b, h, t, d)
             a = attend(i, q, k, v).transpose(1, 2).reshape(b, t, e)
             x = x + self._linear(a, i, "attn.c_proj", route)
             m = F.layer_norm(x, (e,), *block.ln_2, self.eps)

@@ -19,8 +19,8 @@ from adapterkit.registry import tensorfile
 def engine(base: Base, device: Device) -> Engine:
     """Weights, tokenizer and an empty bank for a base."""
     tensors = read_tensors(base.weights)
-    model = GPT2(base.config, tensors, device.torch, device.dtype)
-    return Engine(model, Tokenizer(base.folder), PageBank(base.dims, device.torch, device.dtype))
+    model = GPT2(base.config, tensors, device.place, device.dtype)
+    return Engine(model, Tokenizer(base.folder), PageBank(base.dims, device.place, device.dtype))
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -56,7 +56,9 @@ class Comparison:
 class Stream:
     """Iterates over pieces of text as they come; ``completion`` is there when it is done."""
 
-    def __init__(self, pieces: Iterator[str], finish: Callable[[], Completion], cancel: Callable[[], None]) -> None:
+    def __init__(
+        self, pieces: Iterator[str], finish: Callable[[], Completion], cancel: Callable[[], None]
+    ) -> None:
         self._pieces, self._finish, self._cancel = pieces, finish, cancel
         self.completion: Completion | None = None
 

@@ -67,7 +67,9 @@ class Base:
         try:
             told = json.loads((self.folder / "config.json").read_text())
         except (OSError, ValueError) as e:
-            raise NotFound(f"{self.folder} is not a model: its config.json can't be read.", hint="--base FOLDER") from e
+            raise NotFound(
+                f"{self.folder} is not a model: its config.json can't be read.", hint="--base FOLDER"
+            ) from e
         if told.get("model_type") != "gpt2":
             raise Unsupported(
                 f"the base {self.id!r} is a {told.get('model_type')!r} model; AdapterKit is for GPT-2.",
@@ -118,11 +120,32 @@ def locate(base: str, folder: Path | None = None) -> Base:
         if (path / "config.json").is_file():
             return Base(path.resolve().name, path.resolve())
     if base[:1] in (".", "/", "~") or base.endswith("/") or base.count("/") > 1:
-        raise NotFound(f"there is no model in {base!r} (no config.json).", hint="--base FOLDER, a Hub id, or embedded")
+        raise NotFound(
+            f"there is no model in {base!r} (no config.json).", hint="--base FOLDER, a Hub id, or embedded"
+        )
     from adapterkit.model.hub import fetch  # huggingface_hub loads only for a Hub id
 
     path, revision = fetch(base)
     return Base(base, path, revision)
+
+
+def remember(base: Base) -> None:
+    """Note where a base in a folder lies on this machine, as manifests hold no paths."""
+    if base.id == "embedded" or base.revision is not None:
+        return
+    with suppress(OSError):
+        store = cache_folder() / "bases" / base.fingerprints.weights
+        store.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(store, str(base.folder).encode())
+
+
+def recall(weights: str) -> str | None:
+    """The folder of a base with these weights, if it was used here and is still there."""
+    store = cache_folder() / "bases" / weights
+    if not store.is_file():
+        return None
+    folder = Path(store.read_text())
+    return str(folder) if (folder / "config.json").is_file() else None
 
 
 # --- fingerprints -------------------------------------------------------------
@@ -157,14 +180,18 @@ def tokenizer_fingerprint(folder: Path) -> str:
     try:
         if path.is_file():
             told = json.loads(path.read_text(encoding="utf-8"))
-            vocab = dict(told["model"]["vocab"]) | {t["content"]: t["id"] for t in told.get("added_tokens", [])}
+            vocab = dict(told["model"]["vocab"]) | {
+                t["content"]: t["id"] for t in told.get("added_tokens", [])
+            }
             merges = [m if isinstance(m, str) else " ".join(m) for m in told["model"]["merges"]]
         else:
             vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
             lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
             merges = [m for m in lines if m and not m.startswith("#version")]
     except (OSError, ValueError, KeyError, TypeError) as e:
-        raise Damaged(f"the tokenizer in {folder} can't be read ({type(e).__name__}).", hint="fetch the base again") from e
+        raise Damaged(
+            f"the tokenizer in {folder} can't be read ({type(e).__name__}).", hint="fetch the base again"
+        ) from e
     return sha256_bytes(canonical_json([sorted(vocab.items()), merges]))
 
 

@@ -14,7 +14,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Device:
-    torch: torch.device
+    place: torch.device
     precision: str  # fp32, bf16 or fp16, of the base's arithmetic
     said: str
 

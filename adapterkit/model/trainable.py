@@ -41,21 +41,23 @@ def load_model(base: Base, device: Device, recipe: Recipe) -> nn.Module:
     drop = recipe.train.base_dropout
     options |= {"resid_pdrop": drop, "embd_pdrop": drop, "attn_pdrop": drop, "attn_implementation": "sdpa"}
     with quiet_transformers():
-        model = GPT2LMHeadModel.from_pretrained(base.folder, use_safetensors=True, local_files_only=True, **options)
+        model = GPT2LMHeadModel.from_pretrained(
+            base.folder, use_safetensors=True, local_files_only=True, **options
+        )
     # With a pad token in its config transformers warns at every batch whose first token is the start.
     model.config.pad_token_id = None
-    return model if recipe.train.quantize == "8bit" else model.to(device.torch)  # type: ignore[no-any-return]
+    return model if recipe.train.quantize == "8bit" else model.to(device.place)  # type: ignore[no-any-return]
 
 
 def _eight_bits(device: Device) -> dict[str, Any]:
-    if device.torch.type != "cuda":
+    if device.place.type != "cuda":
         raise Unsupported(
-            f"8-bit needs CUDA, this is {device.torch.type}; and at 124M it saves 85 MB and costs speed.",
+            f"8-bit needs CUDA, this is {device.place.type}; and at 124M it saves 85 MB and costs speed.",
             hint="leave --quantize out",
         )
     from transformers import BitsAndBytesConfig
 
-    return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True), "device_map": {"": device.torch}}
+    return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True), "device_map": {"": device.place}}
 
 
 def attach_lora(model: nn.Module, recipe: Recipe) -> Any:
@@ -72,14 +74,14 @@ def attach_lora(model: nn.Module, recipe: Recipe) -> Any:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     config = LoraConfig(
         r=recipe.lora.r,
-        lora_alpha=recipe.lora.alpha,  # type: ignore[arg-type]  # resolved before
+        lora_alpha=recipe.lora.alpha,  # resolved before
         lora_dropout=recipe.lora.dropout,
         target_modules=names,
         # GPT-2's Conv1D stores (in, out); in 8 bits transformers has turned it into a linear layer
         fan_in_fan_out=recipe.train.quantize == "none",
         task_type="CAUSAL_LM",
     )
-    wrapped = get_peft_model(model, config)  # type: ignore[arg-type]
+    wrapped = get_peft_model(model, config)
     for parameter in wrapped.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -133,10 +135,18 @@ def save_full(model: Any, folder: Path, base: Base) -> None:
     config = {**json.loads((base.folder / "config.json").read_text()), "dtype": "float32"}
     config["architectures"] = ["GPT2LMHeadModel"]
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    state = {n.removeprefix("transformer."): t for n, t in model.state_dict().items() if n != "lm_head.weight"}
+    state = {
+        n.removeprefix("transformer."): t for n, t in model.state_dict().items() if n != "lm_head.weight"
+    }
     tensors = {name: raw(tensor.float()) for name, tensor in state.items()}
     tensorfile.write(folder / "model.safetensors", tensors, {"format": "pt"})
-    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "vocab.json", "merges.txt"):
+    for name in (
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+        "vocab.json",
+        "merges.txt",
+    ):
         if (base.folder / name).is_file():
             (folder / name).write_bytes((base.folder / name).read_bytes())
 
@@ -144,7 +154,11 @@ def save_full(model: Any, folder: Path, base: Base) -> None:
 def raw(tensor: Tensor) -> tuple[str, tuple[int, ...], bytes]:
     """A tensor as (dtype, shape, little-endian bytes)."""
     flat = tensor.detach().cpu().contiguous()
-    return DTYPES[flat.dtype], tuple(flat.shape), flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+    return (
+        DTYPES[flat.dtype],
+        tuple(flat.shape),
+        flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"",
+    )
 
 
 def trainable(model: nn.Module) -> dict[str, Tensor]:

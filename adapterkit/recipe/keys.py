@@ -44,7 +44,10 @@ class Key:
     @property
     def allowed(self) -> str:
         """In words, what a value may be: ``a whole number, at least 1, at most 256``."""
-        ways = [", ".join((KINDS.get(k, "a list of texts"), *(self.limits if k in (int, float) else ()))) for k in self.kinds]
+        ways = [
+            ", ".join((KINDS.get(k, "a list of texts"), *(self.limits if k in (int, float) else ())))
+            for k in self.kinds
+        ]
         if self.choices:
             ways.append(" or ".join([", ".join(self.choices[:-1]), self.choices[-1]]).removeprefix(" or "))
         return ", or ".join(ways)
@@ -96,8 +99,8 @@ def _limits(marks: list[Any]) -> Iterator[str]:
         if isinstance(mark, Ge):
             yield f"at least {mark.ge:g}" if isinstance(mark.ge, float) else f"at least {mark.ge}"
         elif isinstance(mark, Gt):
-            yield f"above {mark.gt:g}"  # type: ignore[str-format]
+            yield f"above {mark.gt:g}"
         elif isinstance(mark, Le):
             yield f"at most {mark.le:g}" if isinstance(mark.le, float) else f"at most {mark.le}"
         elif isinstance(mark, Lt):
-            yield f"below {mark.lt:g}"  # type: ignore[str-format]
+            yield f"below {mark.lt:g}"

@@ -33,7 +33,9 @@ def from_file(path: Path, flags: Mapping[str, Any] | None = None) -> Loaded:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise NotFound(f"there is no recipe {str(path)!r}.", hint="adapterkit init --recipe example") from None
+        raise NotFound(
+            f"there is no recipe {str(path)!r}.", hint="adapterkit init --recipe example"
+        ) from None
     except (UnicodeDecodeError, IsADirectoryError) as e:
         raise RecipeError(f"{path} is not a recipe: {e}.", hint=SEE_KEYS) from e
     values, lines = yaml12.read(text, str(path))
@@ -71,7 +73,12 @@ def find(name: str) -> Path:
 
 
 def _merge(
-    values: dict[str, Any], origins: dict[str, str], flags: Mapping[str, Any], *, name: str, folder: Path | None
+    values: dict[str, Any],
+    origins: dict[str, str],
+    flags: Mapping[str, Any],
+    *,
+    name: str,
+    folder: Path | None,
 ) -> Loaded:
     problems: list[str] = []
     for path, raw in flags.items():
@@ -86,7 +93,9 @@ def _merge(
     recipe, found = _validate(values, origins)
     problems += found
     if recipe is None or problems:
-        shown = problems[0] if len(problems) == 1 else "\n       ".join([f"{len(problems)} problems:", *problems])
+        shown = (
+            problems[0] if len(problems) == 1 else "\n       ".join([f"{len(problems)} problems:", *problems])
+        )
         raise RecipeError(shown, hint=SEE_KEYS, details={"problems": problems})
     return Loaded(recipe, name, folder, {k: v for k, v in origins.items() if k in keys()})
 
@@ -138,7 +147,14 @@ def _value_at(error: Any, path: str) -> Any:
 
 def _unknown(path: str, where: str) -> str:
     last = {k.rpartition(".")[2]: k for k in keys()}
-    synonyms = {"rank": "lora.r", "lora.rank": "lora.r", "lr": "train.learning_rate", "train.lr": "train.learning_rate"}
-    close = synonyms.get(path) or nearest(path, keys()) or last.get(nearest(path.rpartition(".")[2], last) or "")
+    synonyms = {
+        "rank": "lora.r",
+        "lora.rank": "lora.r",
+        "lr": "train.learning_rate",
+        "train.lr": "train.learning_rate",
+    }
+    close = (
+        synonyms.get(path) or nearest(path, keys()) or last.get(nearest(path.rpartition(".")[2], last) or "")
+    )
     hint = f", did you mean {close!r}?" if close else ""
     return f"{where}: unknown key {path!r}{hint}" if where else f"unknown key {path!r}{hint}"

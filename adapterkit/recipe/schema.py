@@ -33,9 +33,12 @@ class DataSpec(BaseModel):
     subset: str | None = Field(None, description="Configuration of a Hub dataset.")
     split: str = Field("train", description="Split of a Hub dataset, slices allowed: train[:50%].")
     revision: str | None = Field(None, description="Commit, branch or tag of a Hub dataset.")
-    text: str | None = Field(None, description="Column that holds the text; found by itself when there is only one.")
+    text: str | None = Field(
+        None, description="Column that holds the text; found by itself when there is only one."
+    )
     document: str = Field(
-        "auto", description="One document is: auto, line, blank-line, file, row, or a delimiter such as '<eos>'."
+        "auto",
+        description="One document is: auto, line, blank-line, file, row, or a delimiter such as '<eos>'.",
     )
     validation: Annotated[float, Field(gt=0, le=0.5)] | Literal["none"] = Field(
         0.1, description="Share of the tokens kept out of training to test on, or none."
@@ -64,10 +67,12 @@ class TrainSpec(BaseModel):
 
     model_config = Limited
     epochs: Annotated[float, Field(gt=0, le=1000)] | Auto = Field(
-        "auto", description="Passes over the text; auto is up to 20, stopping when the test gets no better 3 times."
+        "auto",
+        description="Passes over the text; auto is up to 20, stopping when the test gets no better 3 times.",
     )
     tokens_per_step: Annotated[int, Field(ge=32, le=1_048_576)] | Auto = Field(
-        "auto", description="Tokens learned from in one optimizer step; auto is a hundredth of the text, 1,024 to 16,384."
+        "auto",
+        description="Tokens learned from in one optimizer step; auto is a hundredth of the text, 1,024 to 16,384.",
     )
     batch_size: Annotated[int, Field(ge=1, le=1024)] | Auto = Field(
         "auto", description="Rows computed at once; it only cuts a step into pieces."
@@ -89,7 +94,10 @@ class TrainSpec(BaseModel):
         "auto", description="Steps between tests on the held-out text; auto is once a pass."
     )
     base_dropout: float = Field(
-        0.0, ge=0, lt=1, description="Dropout in the base while it trains; a frozen base is better off without."
+        0.0,
+        ge=0,
+        lt=1,
+        description="Dropout in the base while it trains; a frozen base is better off without.",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="Number format of the base's arithmetic; auto is fp16 on CUDA, fp32 on a CPU."
@@ -105,7 +113,9 @@ class SampleSpec(BaseModel):
     model_config = Limited
     temperature: float = Field(0.8, ge=0, le=10, description="0 always takes the likeliest token.")
     top_k: int = Field(0, ge=0, le=100_000, description="Draw from the k likeliest tokens; 0 is all.")
-    top_p: float = Field(0.95, gt=0, le=1, description="Draw from the likeliest tokens that make up this share.")
+    top_p: float = Field(
+        0.95, gt=0, le=1, description="Draw from the likeliest tokens that make up this share."
+    )
     repetition_penalty: float = Field(
         1.0, ge=0.1, le=10, description="Above 1 makes tokens already seen less likely (Keskar et al. 2019)."
     )
@@ -118,11 +128,11 @@ class Recipe(BaseModel):
 
     model_config = Limited
     base: str = Field("gpt2", description="Hub id, folder, or embedded (a toy that comes with the package).")
-    data: DataSpec = Field(default_factory=DataSpec)
+    data: DataSpec = DataSpec()
     method: Literal["lora", "full"] = Field("lora", description="Train a LoRA adapter, or every weight.")
-    lora: LoraSpec = Field(default_factory=LoraSpec)
-    train: TrainSpec = Field(default_factory=TrainSpec)
-    sample: SampleSpec = Field(default_factory=SampleSpec)
+    lora: LoraSpec = LoraSpec()
+    train: TrainSpec = TrainSpec()
+    sample: SampleSpec = SampleSpec()
 
 
 def target_modules(targets: str | list[str]) -> list[str]:

@@ -16,7 +16,26 @@ from adapterkit.errors import DataError, NotFound, UsageProblem, nearest
 from adapterkit.recipe import load
 
 TEXT_SUFFIXES = frozenset(
-    ".txt .md .docx .odt .epub .html .htm .jsonl .json .csv .tsv .parquet .gz .zip .text .rtf .pdf .doc".split()
+    [
+        ".txt",
+        ".md",
+        ".docx",
+        ".odt",
+        ".epub",
+        ".html",
+        ".htm",
+        ".jsonl",
+        ".json",
+        ".csv",
+        ".tsv",
+        ".parquet",
+        ".gz",
+        ".zip",
+        ".text",
+        ".rtf",
+        ".pdf",
+        ".doc",
+    ]
 )
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -32,7 +51,11 @@ class Resolved:
     @property
     def name(self) -> str:
         """The name an adapter gets from it, before it is made a valid one."""
-        return Path(self.value.rstrip("/")).name.split(".")[0] if self.kind != "hub" else self.value.split("/")[-1]
+        return (
+            Path(self.value.rstrip("/")).name.split(".")[0]
+            if self.kind != "hub"
+            else self.value.split("/")[-1]
+        )
 
 
 def resolve(text: str) -> Resolved:

@@ -9,7 +9,7 @@ plain values.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -21,11 +21,13 @@ Lines = dict[str, int]  # "lora.r" -> 9
 class CoreLoader(yaml.SafeLoader):
     """A SafeLoader whose plain scalars follow the YAML 1.2 core schema."""
 
-    yaml_implicit_resolvers: dict[str, Any] = {}
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
 
 INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
-FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+FLOAT = re.compile(
+    r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+)
 BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 NULL = re.compile(r"~|null|Null|NULL|")
 
@@ -44,7 +46,7 @@ CoreLoader.add_constructor("tag:yaml.org,2002:int", _int)
 def scalar(text: str) -> Any:
     """The value of one flag or ``--set``: ``2e-4``, ``auto``, ``[attn.c_attn]``."""
     try:
-        value = yaml.load(text, Loader=CoreLoader)  # noqa: S506 - a SafeLoader
+        value = yaml.load(text, Loader=CoreLoader)
     except yaml.YAMLError:
         return text
     return text if isinstance(value, dict) else value
@@ -65,7 +67,7 @@ def read(text: str, where: str) -> tuple[dict[str, Any], Lines]:
             raise RecipeError(f"{where} is not a recipe: it should hold 'key: value' lines.", hint=_EXAMPLE)
         lines: Lines = {}
         _mark(node, "", lines, where)
-        return loader.construct_document(node), lines  # type: ignore[no-untyped-call]
+        return loader.construct_document(node), lines
     except yaml.YAMLError as e:
         mark = getattr(e, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""

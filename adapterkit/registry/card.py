@@ -30,7 +30,13 @@ def card(manifest: dict[str, Any], samples: Sequence[Sample]) -> str:
     base, data, metrics, recipe = (manifest[k] for k in ("base", "data", "metrics", "recipe"))
     how = LOAD_LORA if manifest["kind"] == "lora" else LOAD_FULL
     front = ["---", "library_name: " + ("peft" if manifest["kind"] == "lora" else "transformers")]
-    front += [f"base_model: {base['id']}", "pipeline_tag: text-generation", "tags: [gpt2, adapterkit]", "---", ""]
+    front += [
+        f"base_model: {base['id']}",
+        "pipeline_tag: text-generation",
+        "tags: [gpt2, adapterkit]",
+        "---",
+        "",
+    ]
     lines = [
         f"# {manifest['name']}",
         "",
@@ -38,7 +44,8 @@ def card(manifest: dict[str, Any], samples: Sequence[Sample]) -> str:
         "",
         f"- Text: {data['source']}, {data['documents']:,} documents, {data['words']:,} words "
         f"(fingerprint `{data['fingerprint'][:16]}`)",
-        f"- Base weights: `{base['weights'][:16]}`" + (f", revision `{base['revision']}`" if base["revision"] else ""),
+        f"- Base weights: `{base['weights'][:16]}`"
+        + (f", revision `{base['revision']}`" if base["revision"] else ""),
         f"- Trained: {recipe['train']['tokens_per_step']:,} tokens a step, rate {recipe['train']['learning_rate']:g}",
         *_scores(metrics),
         "",

@@ -52,7 +52,9 @@ def check(root: Path) -> None:
         body = json.loads(path.read_bytes())
         told = body.pop("sha256")
     except (ValueError, KeyError, AttributeError):
-        raise Damaged(f"{path} is damaged.", hint=f"delete it; the next train writes it again: rm {path}") from None
+        raise Damaged(
+            f"{path} is damaged.", hint=f"delete it; the next train writes it again: rm {path}"
+        ) from None
     if told != sha256_bytes(canonical_json(body)):
         raise Damaged(f"{path} is damaged.", hint=f"delete it; the next train writes it again: rm {path}")
     if body["schema"] > SCHEMA:

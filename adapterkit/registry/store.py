@@ -120,7 +120,9 @@ class Registry:
         with files.no_space(self.path), files.staged(self.path) as folder:
             yield folder
 
-    def publish(self, folder: Path, manifest: dict[str, Any], *, note: str = "", fresh: bool = False) -> Version:
+    def publish(
+        self, folder: Path, manifest: dict[str, Any], *, note: str = "", fresh: bool = False
+    ) -> Version:
         """Commit a filled staging folder as the next version of ``manifest["name"]``.
 
         The same content published again returns the version that exists.
@@ -204,7 +206,9 @@ class Registry:
         except (ValueError, KeyError, AttributeError, TypeError):
             whole, number = False, 0
         if not whole:
-            raise Damaged(f"the alias {path.name!r} of {path.parent.parent.name} is damaged.", hint=f"rm {path}")
+            raise Damaged(
+                f"the alias {path.name!r} of {path.parent.parent.name} is damaged.", hint=f"rm {path}"
+            )
         return number
 
     def _score(self, v: Version, latest: Version) -> float | None:
@@ -233,7 +237,9 @@ class Registry:
 
 def _digests(folder: Path) -> dict[str, dict[str, Any]]:
     """Size and sha256 of every file that ships; ``private/`` is not digested."""
-    shipped = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.relative_to(folder).parts[0] != "private"]
+    shipped = [
+        p for p in sorted(folder.rglob("*")) if p.is_file() and p.relative_to(folder).parts[0] != "private"
+    ]
     return {
         p.relative_to(folder).as_posix(): {"size": p.stat().st_size, "sha256": files.sha256_file(p)}
         for p in shipped

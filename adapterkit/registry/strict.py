@@ -22,8 +22,23 @@ MAX_RANK = 256
 KNOWN = frozenset(TARGETS["all"])
 # Keys that say nothing about the weights, or are checked by name below; any other must be empty.
 HARMLESS = frozenset(
-    "peft_type task_type r lora_alpha lora_dropout target_modules use_rslora fan_in_fan_out bias inference_mode "
-    "base_model_name_or_path revision peft_version init_lora_weights auto_mapping".split()
+    [
+        "peft_type",
+        "task_type",
+        "r",
+        "lora_alpha",
+        "lora_dropout",
+        "target_modules",
+        "use_rslora",
+        "fan_in_fan_out",
+        "bias",
+        "inference_mode",
+        "base_model_name_or_path",
+        "revision",
+        "peft_version",
+        "init_lora_weights",
+        "auto_mapping",
+    ]
 )
 
 
@@ -80,7 +95,10 @@ def read_lora(folder: Path, dims: Dims, label: str) -> LoraFiles:
     targets, r = tuple(sorted(config["target_modules"])), config["r"]
     path = folder / WEIGHTS
     if not path.is_file():
-        raise Damaged(f"{label} has no {WEIGHTS}.", hint="pickled .bin files are not opened; convert them where you trust them")
+        raise Damaged(
+            f"{label} has no {WEIGHTS}.",
+            hint="pickled .bin files are not opened; convert them where you trust them",
+        )
     header = tensorfile.read_header(path)
     _compare(expected_shapes(dims, targets, r), header, label)
     tensors = {}
@@ -88,7 +106,9 @@ def read_lora(folder: Path, dims: Dims, label: str) -> LoraFiles:
         for name, entry in header.entries.items():
             data = tensorfile.read_bytes(file, header, name)
             if bad := tensorfile.not_finite(entry.dtype, data):
-                raise Damaged(f"{label} holds {bad} numbers that are not finite in {name}.", hint="train it again")
+                raise Damaged(
+                    f"{label} holds {bad} numbers that are not finite in {name}.", hint="train it again"
+                )
             tensors[name] = (entry.dtype, entry.shape, data)
     alpha = float(config["lora_alpha"])
     return LoraFiles(r, alpha / math.sqrt(r) if config.get("use_rslora") else alpha / r, targets, tensors)
@@ -99,17 +119,25 @@ def _config(folder: Path, label: str) -> dict[str, Any]:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_bytes()[: 1 << 20])
         kind = config["peft_type"], config["task_type"], config.get("bias", "none")
     except (OSError, ValueError, KeyError, TypeError) as e:
-        raise Damaged(f"{label}: its {CONFIG} can't be read ({type(e).__name__}).", hint="fetch it again") from None
+        raise Damaged(
+            f"{label}: its {CONFIG} can't be read ({type(e).__name__}).", hint="fetch it again"
+        ) from None
     if kind != ("LORA", "CAUSAL_LM", "none"):
-        raise Unsupported(f"{label} is {kind[0]} for {kind[1]} with bias {kind[2]}; only plain LoRA for text is served.")
+        raise Unsupported(
+            f"{label} is {kind[0]} for {kind[1]} with bias {kind[2]}; only plain LoRA for text is served."
+        )
     full = [k for k, v in config.items() if k not in HARMLESS and v not in (None, False, [], {}, "")]
     if full:
-        raise Unsupported(f"{label} uses {', '.join(sorted(full))}, which is not plain LoRA.", hint="merge it with PEFT")
+        raise Unsupported(
+            f"{label} uses {', '.join(sorted(full))}, which is not plain LoRA.", hint="merge it with PEFT"
+        )
     r, alpha, targets = config.get("r"), config.get("lora_alpha"), config.get("target_modules")
     if type(r) is not int or not 1 <= r <= MAX_RANK:
         raise Unsupported(f"{label} has rank {r!r}; 1 to {MAX_RANK} are served.")
     if type(alpha) not in (int, float) or not math.isfinite(alpha):  # type: ignore[arg-type]
-        raise Damaged(f"{label} has lora_alpha {alpha!r}, which is no number.", hint="mend it in adapter_config.json")
+        raise Damaged(
+            f"{label} has lora_alpha {alpha!r}, which is no number.", hint="mend it in adapter_config.json"
+        )
     if not isinstance(targets, list) or not targets or not set(targets) <= KNOWN:
         raise Unsupported(
             f"{label} targets {str(targets)[:80]}; exact names are needed: {', '.join(sorted(KNOWN))}.",
@@ -124,7 +152,9 @@ def _compare(expected: dict[str, tuple[int, int]], header: tensorfile.Header, la
     if missing or extra:
         told = [f"lacks {len(missing)} tensors such as {missing[0]}"] if missing else []
         told += [f"has {len(extra)} that do not belong, such as {extra[0]}"] if extra else []
-        raise Damaged(f"{label} does not fit this base: it {' and '.join(told)}.", hint="use the base it was trained on")
+        raise Damaged(
+            f"{label} does not fit this base: it {' and '.join(told)}.", hint="use the base it was trained on"
+        )
     wrong = [n for n in expected if found[n] != expected[n]]
     if wrong:
         raise Damaged(

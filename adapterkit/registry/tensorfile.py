@@ -19,7 +19,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -75,8 +75,9 @@ def read_header(path: Path) -> Header:
     return Header(entries, metadata, 8 + length)
 
 
-def _entry(spec: dict[str, object]) -> Entry:
-    shape, (begin, end) = tuple(spec["shape"]), spec["data_offsets"]  # type: ignore[arg-type, misc]
+def _entry(spec: dict[str, Any]) -> Entry:
+    shape = tuple(spec["shape"])
+    begin, end = spec["data_offsets"]
     if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
         raise ValueError("not a size")
     return Entry(str(spec["dtype"]), shape, begin, end)
@@ -95,7 +96,9 @@ def _check_layout(path: Path, entries: Mapping[str, Entry], data: int) -> None:
 
 
 def _bad(path: Path, why: str) -> Damaged:
-    return Damaged(f"{path.name} is not a whole safetensors file: {why}.", hint=f"fetch or copy {path.name} again")
+    return Damaged(
+        f"{path.name} is not a whole safetensors file: {why}.", hint=f"fetch or copy {path.name} again"
+    )
 
 
 def read_bytes(file: BinaryIO, header: Header, name: str) -> bytes:
@@ -113,7 +116,9 @@ def not_finite(dtype: str, data: bytes) -> int:
     return int(((bits & mask) == mask).sum())
 
 
-def write(path: Path, tensors: Mapping[str, tuple[str, tuple[int, ...], bytes]], metadata: Mapping[str, str]) -> None:
+def write(
+    path: Path, tensors: Mapping[str, tuple[str, tuple[int, ...], bytes]], metadata: Mapping[str, str]
+) -> None:
     """Write name -> (dtype, shape, little-endian bytes), canonically."""
     table: dict[str, object] = {"__metadata__": dict(metadata)}
     at = 0

@@ -43,7 +43,11 @@ class PackedLoss(nn.Module):
         self.model = model
 
     def forward(
-        self, input_ids: Tensor, labels: Tensor, position_ids: Tensor, num_items_in_batch: Tensor | int | None = None
+        self,
+        input_ids: Tensor,
+        labels: Tensor,
+        position_ids: Tensor,
+        num_items_in_batch: Tensor | int | None = None,
     ) -> dict[str, Tensor]:
         """Loss of the targets, masked positions dropped before the head.
 
@@ -54,7 +58,8 @@ class PackedLoss(nn.Module):
         hidden = self.hidden(input_ids, position_ids)
         ahead, target = hidden[:, :-1], labels[:, 1:]
         wanted = target != IGNORE
-        logits = self.model.lm_head(ahead[wanted])  # (k, v)
+        model: Any = self.model
+        logits = model.lm_head(ahead[wanted])  # (k, v)
         nll = F.cross_entropy(logits.float(), target[wanted], reduction="sum")
         count = num_items_in_batch if num_items_in_batch is not None else wanted.sum()
         return {"loss": nll / count, "nll": nll.detach(), "n": wanted.sum()}
@@ -79,7 +84,9 @@ def score(module: PackedLoss, rows: list[Row], batch_size: int, filler: int, dev
     module.eval()
     nll, n = 0.0, 0
     for i in range(0, len(rows), batch_size):
-        batch = {k: torch.from_numpy(v).to(device) for k, v in stack(rows[i : i + batch_size], filler).items()}
+        batch = {
+            k: torch.from_numpy(v).to(device) for k, v in stack(rows[i : i + batch_size], filler).items()
+        }
         out = module(**batch)
         nll, n = nll + float(out["nll"]), n + int(out["n"])
     module.train(was_training)

@@ -38,9 +38,11 @@ def row_length(recipe: Recipe, base: Base) -> int:
 def resolve(recipe: Recipe, prepared: Prepared, base: Base, device: Device) -> Recipe:
     """The recipe with every ``auto`` replaced."""
     train, length = recipe.train, row_length(recipe, base)
-    per_step = _tokens_per_step(prepared.train_tokens) if train.tokens_per_step == "auto" else train.tokens_per_step
+    per_step = (
+        _tokens_per_step(prepared.train_tokens) if train.tokens_per_step == "auto" else train.tokens_per_step
+    )
     rows = rows_per_step(per_step, length, len(prepared.train))
-    wanted = AT_ONCE[device.torch.type] // length if train.batch_size == "auto" else train.batch_size
+    wanted = AT_ONCE[device.place.type] // length if train.batch_size == "auto" else train.batch_size
     in_pass = max(1, math.ceil(len(prepared.train) / rows))
     epochs = max(PASSES, math.ceil(LEAST_STEPS / in_pass)) if train.epochs == "auto" else train.epochs
     steps = max(1, round(in_pass * epochs))
@@ -53,7 +55,7 @@ def resolve(recipe: Recipe, prepared: Prepared, base: Base, device: Device) -> R
         "log_steps": max(1, steps // 100) if train.log_steps == "auto" else train.log_steps,
         "eval_steps": in_pass if train.eval_steps == "auto" else train.eval_steps,
         "precision": device.precision,
-        "device": device.torch.type,
+        "device": device.place.type,
     }
     alpha = 2.0 * recipe.lora.r if recipe.lora.alpha == "auto" else recipe.lora.alpha
     return recipe.model_copy(

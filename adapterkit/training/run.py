@@ -117,14 +117,18 @@ def train(
     return run(loaded, name=name, note=note, registry=registry, fresh=fresh, on_event=on_event, memory=memory)
 
 
-def load_sources(given: Sequence[str], flags: Mapping[str, Any], tell: Listener | None = None) -> list[recipes.Loaded]:
+def load_sources(
+    given: Sequence[str], flags: Mapping[str, Any], tell: Listener | None = None
+) -> list[recipes.Loaded]:
     """Understand SOURCE...: some texts make one recipe, recipes stay one each."""
     resolved = [sources.resolve(text) for text in given]
     for each in resolved:
         (tell or ignore)(Said(each.said))
     texts = [r for r in resolved if r.kind != "recipe"]
     if texts and len(texts) < len(resolved):
-        raise UsageProblem("texts and recipes together in one command.", hint="train them one after the other")
+        raise UsageProblem(
+            "texts and recipes together in one command.", hint="train them one after the other"
+        )
     if not texts:
         return [recipes.from_file(Path(r.value), flags) for r in resolved]
     values = [f"hub:{r.value}" if r.kind == "hub" else r.value for r in texts]
@@ -206,11 +210,12 @@ def _train(job: Job, folder: Path, fresh: bool) -> Version:
     recipe, prepared = job.recipe, job.prepared
     job.tell(Said(f"Base {job.base.id}, {_millions(job.base)}. {job.device.said}"))
     torch.manual_seed(recipe.train.seed)
+    bases.remember(job.base)
     model = trainable.load_model(job.base, job.device, recipe)
     wrapped = trainable.attach_lora(model, recipe) if recipe.method == "lora" else None
     module = PackedLoss(wrapped.get_base_model() if wrapped is not None else model)
     if recipe.data.packing == "isolated":
-        probe_isolation(module, job.base.config["vocab_size"], int(recipe.train.max_length), job.device.torch)
+        probe_isolation(module, job.base.config["vocab_size"], int(recipe.train.max_length), job.device.place)
     job.tell(Said(_plan_line(job, module)))
     with tempfile.TemporaryDirectory() as scratch:  # Trainer insists on an output folder
         curve = fit(
@@ -238,7 +243,11 @@ def _publish(job: Job, folder: Path, curve: Curve, fresh: bool) -> Version:
     manifest = _manifest(job, curve, samples)
     (folder / "README.md").write_text(card(manifest, samples.shown), encoding="utf-8")
     (folder / "history.json").write_text(json.dumps([asdict(p) for p in curve.points]))
-    told = {"recipe": job.recipe.model_dump(mode="json"), "origins": dict(job.origins), "environment": _environment(job)}
+    told = {
+        "recipe": job.recipe.model_dump(mode="json"),
+        "origins": dict(job.origins),
+        "environment": _environment(job),
+    }
     (folder / "recipe.json").write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     private = folder / "private"
     private.mkdir()
@@ -261,7 +270,11 @@ def _manifest(job: Job, curve: Curve, samples: Samples) -> dict[str, Any]:
         "documents": len(prepared.documents),
         "words": prepared.words,
         "train_tokens": prepared.train_tokens,
-        "held_out": {"unit": prepared.split.unit, "count": prepared.split.units, "tokens": prepared.held_out_tokens},
+        "held_out": {
+            "unit": prepared.split.unit,
+            "count": prepared.split.units,
+            "tokens": prepared.held_out_tokens,
+        },
         "revision": prepared.revision,
     }
     told = recipe.model_dump(mode="json")
@@ -310,7 +323,11 @@ def _environment(job: Job) -> dict[str, str]:
     from importlib.metadata import version
 
     told = {p: version(p) for p in ("torch", "transformers", "peft")}
-    return told | {"adapterkit": adapterkit.__version__, "python": platform.python_version(), "device": job.device.torch.type}
+    return told | {
+        "adapterkit": adapterkit.__version__,
+        "python": platform.python_version(),
+        "device": job.device.place.type,
+    }
 
 
 def _document_marks(job: Job) -> list[str]:
@@ -342,7 +359,7 @@ def _is_draft(version: Version, job: Job) -> bool:
     """A single long document that was edited has nothing in common by hash; its length tells."""
     before, now = version.manifest["data"], job.prepared
     alike = 0.8 < before["words"] / max(now.words, 1) < 1.25
-    return before["documents"] == len(now.documents) < 20 and alike
+    return bool(before["documents"] == len(now.documents) < 20 and alike)
 
 
 def _plan_line(job: Job, module: PackedLoss) -> str:
@@ -374,7 +391,10 @@ def _flags(keys: Mapping[str, Any]) -> dict[str, Any]:
     for word in keys:
         if word not in known:
             close = nearest(word, known)
-            raise UsageProblem(f"train() has no key {word!r}.", hint=f"did you mean {close}?" if close else "see the recipe's keys")
+            raise UsageProblem(
+                f"train() has no key {word!r}.",
+                hint=f"did you mean {close}?" if close else "see the recipe's keys",
+            )
     return {known[word]: value for word, value in keys.items()}
 
 

@@ -16,7 +16,7 @@ from adapterkit.scoring.samples import longest_copied
 
 PROMPTS = ["", "The", "I"]  # when the recipe names none; "" begins a new document
 ENDINGS = 12  # documents begun to see whether they end by themselves
-ROOM = 2.0  # times the usual length of a document, within which it should end
+ROOM = 1.5  # times the usual length of a document, within which it should end
 
 
 @dataclass(frozen=True)

@@ -26,20 +26,26 @@ from adapterkit.training.resolve import rows_per_step
 PATIENCE = 3  # tests without a better one before epochs: auto stops
 
 
-class Steps(Trainer):
+class Steps(Trainer):  # type: ignore[misc]
     """Trainer over packed rows; the loss is the token sum divided by the tokens of the whole step."""
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False,  # type: ignore[override]
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False,
                      num_items_in_batch: Tensor | int | None = None) -> Any:  # fmt: skip
         out = model(**inputs, num_items_in_batch=num_items_in_batch)
         return (out["loss"], out) if return_outputs else out["loss"]
 
 
-class Curve(TrainerCallback):
+class Curve(TrainerCallback):  # type: ignore[misc]
     """Points of the curve, tests on the held-out text, the best weights, the stop."""
 
     def __init__(
-        self, module: PackedLoss, test: Callable[[], float] | None, recipe: Recipe, tokens: int, tell: Listener, may_stop: bool
+        self,
+        module: PackedLoss,
+        test: Callable[[], float] | None,
+        recipe: Recipe,
+        tokens: int,
+        tell: Listener,
+        may_stop: bool,
     ) -> None:
         self._module, self._test, self._recipe = module, test, recipe
         self._tokens, self._tell, self._may_stop = tokens, tell, may_stop
@@ -51,7 +57,9 @@ class Curve(TrainerCallback):
         self.best: tuple[float, dict[str, Tensor]] | None = None
         self.base_loss: float | None = None
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any
+    ) -> None:
         if not logs or "loss" not in logs:
             return
         self._loss, self._rate = float(logs["loss"]), float(logs["learning_rate"])
@@ -66,7 +74,10 @@ class Curve(TrainerCallback):
         self._point(state, None)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        due = state.global_step % int(self._recipe.train.eval_steps) == 0 or state.global_step == state.max_steps
+        due = (
+            state.global_step % int(self._recipe.train.eval_steps) == 0
+            or state.global_step == state.max_steps
+        )
         if self._test is None or not due:
             return
         loss = self._test()
@@ -81,7 +92,9 @@ class Curve(TrainerCallback):
 
     def _point(self, state: Any, held_out: float | None) -> None:
         seconds = round(time.monotonic() - self._begun, 2)
-        self.points.append(Point(state.global_step, self._seen(state), self._loss, held_out, self._rate, seconds))
+        self.points.append(
+            Point(state.global_step, self._seen(state), self._loss, held_out, self._rate, seconds)
+        )
 
     def _seen(self, state: Any) -> int:
         return round(float(state.epoch or 0) * self._tokens)
@@ -113,7 +126,7 @@ def fit(
     steps = max(1, round(in_pass * float(train.epochs)))
 
     def test() -> float:
-        return score(module, held_out, int(train.batch_size), filler, device.torch).mean
+        return score(module, held_out, int(train.batch_size), filler, device.place).mean
 
     base_loss = test() if held_out else None
     curve = Curve(module, test if held_out else None, recipe, sum(r.targets for r in rows), tell, may_stop)
@@ -121,7 +134,7 @@ def fit(
     trainer = Steps(
         model=module,
         args=_arguments(recipe, device, steps, per_step, scratch),
-        train_dataset=rows,  # type: ignore[arg-type]
+        train_dataset=rows,
         data_collator=lambda batch: {k: torch.from_numpy(v) for k, v in stack(batch, filler).items()},
         callbacks=[curve],
     )
@@ -137,7 +150,7 @@ def fit(
 
 def _arguments(recipe: Recipe, device: Device, steps: int, per_step: int, scratch: Path) -> TrainingArguments:
     train = recipe.train
-    on_cpu = device.torch.type == "cpu"
+    on_cpu = device.place.type == "cpu"
     return TrainingArguments(
         output_dir=str(scratch),
         max_steps=steps,

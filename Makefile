@@ -1,0 +1,40 @@
+# make demo    set up and run the main job on the embedded base (no network but the package index)
+# make test    the tests that need nothing outside the clone
+VENV   := .venv
+PY     := $(VENV)/bin/python
+PYTHON ?= python3
+# Where pip finds torch. The CPU build: make demo TORCH_INDEX="--index-url https://download.pytorch.org/whl/cpu"
+TORCH_INDEX ?=
+
+.PHONY: demo test test-slow test-gpu check bench bench-start clean
+
+$(VENV)/ready: setup.cfg constraints.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install -q --disable-pip-version-check $(TORCH_INDEX) torch==2.13.0 -c constraints.txt
+	$(PY) -m pip install -q --disable-pip-version-check -e ".[dev]" -c constraints.txt
+	touch $@
+
+demo: $(VENV)/ready
+	$(VENV)/bin/adapterkit demo
+
+test: $(VENV)/ready
+	$(PY) -m pytest -m "not slow and not gpu"
+
+test-slow: $(VENV)/ready
+	$(PY) -m pytest -m "slow and not gpu"
+
+test-gpu: $(VENV)/ready
+	$(PY) -m pytest -m gpu
+
+check: $(VENV)/ready
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+bench: bench-start
+
+bench-start: $(VENV)/ready
+	$(PY) benchmarks/start.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache build *.egg-info

@@ -1,0 +1,222 @@
+"""``chat``: a text written in turns, with commands that begin with a slash."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from adapterkit.cli.output import base_of, common, note, short
+from adapterkit.cli.write import SAMPLING, settings, writing_options
+from adapterkit.errors import AdapterKitError, NotFound, UsageProblem
+from adapterkit.recipe import yaml12
+from adapterkit.registry.store import Registry
+
+if TYPE_CHECKING:
+    from adapterkit.generation.session import Session
+
+HELP = """\
+  Enter alone        go on              /retry             the last passage again
+  /use ADAPTER       another writer     /list              adapters there are
+  /set KEY VALUE     temperature, top_p, top_k, repetition_penalty, max_new_tokens, stop
+  /clear             a new text         /save FILE         the text, and how it came about
+  /help              this               Ctrl-C stops the text, Ctrl-D leaves"""
+WORDS_A_TOKEN = 0.75
+
+
+@click.command("chat")
+@click.argument("adapter", required=False)
+@writing_options
+@common
+def chat_verb(
+    adapter: str | None, stop: tuple[str, ...], seed: int | None, device: str, base: str | None,
+    registry: str | None, as_json: bool, quiet: bool, **values: Any,
+) -> None:  # fmt: skip
+    """Write together with an adapter, turn by turn."""
+    store = Registry(registry)
+    chosen = adapter or _newest(store)
+    from adapterkit.generation.generator import Generator  # torch loads here
+    from adapterkit.generation.session import Session
+
+    generator = Generator(base_of(store, [chosen], base), registry=store, device=device)
+    session = Session(generator, chosen, **({"max_new_tokens": 60} | settings(values, stop, seed)))
+    context = int(generator.base.context * WORDS_A_TOKEN)
+    note(
+        f"{session.adapter} on {generator.base.id}, {generator.device.place.type}. GPT-2 goes on with what you write; "
+        f"it does not answer questions. It remembers about {context} words.",
+        quiet,
+    )
+    note("Enter alone: go on · /retry · /use ADAPTER · /help · Ctrl-C stops the text, Ctrl-D leaves", quiet)
+    Chat(session, store).run()
+
+
+def _newest(store: Registry) -> str:
+    made = sorted(store.versions(), key=lambda v: v.created)
+    if not made:
+        raise NotFound(
+            f"there is no adapter in {short(store.path)} yet.",
+            hint="adapterkit demo, or adapterkit chat base",
+        )
+    return made[-1].name
+
+
+class Chat:
+    """Reads lines, runs commands, shows passages."""
+
+    def __init__(self, session: Session, store: Registry) -> None:
+        self._session, self._store = session, store
+        self._passages: list[dict[str, Any]] = []
+        self._forgot = False
+        self._commands: dict[str, Callable[[str], None]] = {
+            "use": self._use, "list": self._list, "set": self._set, "retry": self._retry,
+            "clear": self._clear, "save": self._save, "help": lambda _: click.echo(HELP),
+        }  # fmt: skip
+
+    def run(self) -> None:
+        """Until Ctrl-D or the end of a pipe."""
+        with _line_editing():
+            while (line := _ask()) is not None:
+                with _shown_errors():
+                    self._turn(line)
+
+    def _turn(self, line: str) -> None:
+        if not line.startswith("/"):
+            # what is typed goes on in the same paragraph, after a space unless the text just began
+            gap = " " if self._session.text and line and not self._session.text[-1].isspace() else ""
+            self._write(self._session.stream(gap + line, self._on_stream))
+            return
+        word, _, rest = line[1:].strip().partition(" ")
+        if word not in self._commands:
+            raise UsageProblem(
+                f"there is no command /{word}.", hint=" ".join(f"/{c}" for c in self._commands)
+            )
+        self._commands[word](rest.strip())
+
+    def _on_stream(self, stream: Any) -> None:
+        self._stream = stream
+
+    def _write(self, pieces: Iterator[str]) -> None:
+        text = ""
+        try:
+            for piece in pieces:
+                text += piece
+                click.echo(piece, nl=False)
+        except KeyboardInterrupt:
+            self._stream.close()
+        click.echo()
+        last = self._session.last
+        self._passages.append({
+            "text": text, "adapter": self._session.adapter, "seed": last.seed if last else None,
+            "digests": last.digests if last else (), "settings": dict(self._session.sampling),
+        })  # fmt: skip
+        if self._session.forgotten and not self._forgot:
+            self._forgot = True
+            note(f"the first {self._session.forgotten} words are no longer seen")
+
+    def _use(self, rest: str) -> None:
+        if not rest:
+            raise UsageProblem(
+                "/use needs an adapter.", hint="/list shows them; a blend: /use noir=0.5,shanty=0.5"
+            )
+        self._session.switch(rest)
+        click.echo(f" now {self._session.adapter} (the text so far is read again in the new voice)")
+
+    def _list(self, rest: str) -> None:
+        for name in self._store.names():
+            for version in self._store.versions(name)[-1:]:
+                click.echo(f"  {version.ref:<20} {version.note}")
+        click.echo("  base                 plain GPT-2")
+
+    def _set(self, rest: str) -> None:
+        key, _, value = rest.replace("=", " ").partition(" ")
+        if key not in (*SAMPLING, "stop", "seed") or not value:
+            raise UsageProblem(
+                f"/set {rest!r} is not a setting.",
+                hint=f"/set KEY VALUE with {', '.join(SAMPLING)}, stop, seed",
+            )
+        wanted = value.encode().decode("unicode_escape") if key == "stop" else yaml12.scalar(value.strip())
+        if key != "seed":
+            from adapterkit.generation.sampling import Sampling
+
+            Sampling().with_(**{key: wanted})  # refuses what is out of its limits, before it is kept
+        self._session.sampling[key] = wanted
+        click.echo(f" {key} is {wanted!r}")
+
+    def _retry(self, rest: str) -> None:
+        if not self._passages:
+            raise UsageProblem("there is no passage yet.", hint="write something first")
+        self._passages.pop()
+        self._write(self._session.retry(self._on_stream))
+
+    def _clear(self, rest: str) -> None:
+        self._session.text = ""
+        self._passages.clear()
+        click.echo(" a new text")
+
+    def _save(self, rest: str) -> None:
+        if not rest:
+            raise UsageProblem("/save needs a file.", hint="/save letter.txt")
+        path = Path(rest).expanduser()
+        path.write_text(self._session.text, encoding="utf-8")
+        path.with_suffix(".json").write_text(
+            json.dumps({"schema": 1, "passages": self._passages}, indent=2, ensure_ascii=False)
+        )
+        click.echo(
+            f" saved {path}, and {path.with_suffix('.json')} with adapter, seed and settings of each passage"
+        )
+
+
+class _shown_errors:
+    """A deliberate error is shown and the chat goes on."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+        if isinstance(error, AdapterKitError):
+            click.echo(f" {error.message}" + (f"\n {error.hint}" if error.hint else ""), err=True)
+            return True
+        return False
+
+
+class _line_editing:
+    """Arrow keys and a history over sessions, where the terminal has them."""
+
+    def __enter__(self) -> None:
+        self._file: Path | None = None
+        if not sys.stdin.isatty():
+            return
+        with suppress(ImportError, OSError):
+            import readline
+
+            from adapterkit.model.cache import cache_folder
+
+            self._file = cache_folder() / "chat-history"
+            if self._file.exists():
+                readline.read_history_file(self._file)
+            readline.set_history_length(1000)
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            with suppress(ImportError, OSError):
+                import readline
+
+                readline.write_history_file(self._file)
+                os.chmod(self._file, 0o600)
+
+
+def _ask() -> str | None:
+    while True:
+        try:
+            return input("> " if sys.stdin.isatty() else "").strip()
+        except EOFError:
+            if sys.stdin.isatty():
+                click.echo()
+            return None
+        except KeyboardInterrupt:
+            click.echo()  # stops the line being typed, not the chat

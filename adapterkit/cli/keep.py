@@ -1,0 +1,188 @@
+"""``list`` and ``show``: what is there and how it was made. Never imports torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from adapterkit.cli.output import age, common, emit, gain, note, short, table
+from adapterkit.errors import NotFound, UsageProblem
+from adapterkit.files import human_size
+from adapterkit.registry.store import Registry
+from adapterkit.registry.version import Version
+
+SORTS = ("name", "made", "size", "gain")
+
+
+@click.command("list")
+@click.argument("names", nargs=-1)
+@click.option("--all", "every", is_flag=True, help="Every version, not only the newest.")
+@click.option("--sort", default="name", type=click.Choice(SORTS), help="Order.  [name]")
+@common
+def list_verb(
+    names: tuple[str, ...], every: bool, sort: str, registry: str | None, as_json: bool, quiet: bool
+) -> None:
+    """The adapters: newest version of each name."""
+    store = Registry(registry)
+    versions = [v for n in names or store.names() for v in store.versions(n)]
+    for name in names:
+        if name not in store:
+            store[name]  # raises the error that names the nearest
+    shown = versions if every else list({v.name: v for v in versions}.values())
+    shown = sorted(shown, key=lambda v: _key(v, sort), reverse=sort in ("made", "size"))
+    if as_json:
+        emit({"registry": str(store.path), "versions": [record(store, v) for v in shown]})
+        return
+    if quiet:
+        click.echo("\n".join(v.ref for v in shown))
+        return
+    if not versions:
+        click.echo(f"No adapters in {short(store.path)} yet. Train one: adapterkit train FOLDER-OR-FILE")
+        return
+    header = ["NAME", "VERSION", "NOTE", "BASE", "UNSEEN TEXT", "SIZE", "MADE", "ALIASES"]
+    click.echo(table([header, *(_row(store, v) for v in shown)]))
+    total = human_size(sum(v.size for v in versions))
+    count = len({v.name for v in versions})
+    more = " (--all)" if len(shown) < len(versions) else ""
+    click.echo(
+        f"{count} adapter{'s' * (count != 1)}, {len(versions)} version{'s' * (len(versions) != 1)}{more}, "
+        f"{total} in {short(store.path)}"
+    )
+    if sort == "gain":
+        note(
+            "Percentages compare an adapter with its base on its own text; they are not a ranking between names."
+        )
+
+
+def _key(v: Version, sort: str) -> Any:
+    return {"name": (v.name, v.number), "made": v.created, "size": v.size, "gain": v.metrics.gain or 0.0}[
+        sort
+    ]
+
+
+def _row(store: Registry, v: Version) -> list[str]:
+    note_text = v.note if len(v.note) <= 24 else v.note[:23] + "…"
+    kind = "" if v.kind == "lora" else " (full)"
+    size = human_size(v.size)
+    return [
+        v.name,
+        f"{v.number}  {v.digest[:8]}",
+        note_text,
+        v.base + kind,
+        gain(v.metrics),
+        size,
+        age(v.created),
+        _aliases(store, v),
+    ]
+
+
+def _aliases(store: Registry, v: Version) -> str:
+    own = [a for a, n in store.aliases(v.name).items() if n == v.number]
+    best = store.best(v.name).number
+    several = len(store.versions(v.name)) > 1
+    mark = ["best"] if several and best == v.number else [f"best is @{best}"] if several else []
+    return " ".join(mark + own)
+
+
+def record(store: Registry, v: Version) -> dict[str, Any]:
+    """One version as JSON: the fields of ``list`` and the head of ``show``."""
+    return {
+        "ref": v.ref,
+        "name": v.name,
+        "version": v.number,
+        "digest": v.digest,
+        "kind": v.kind,
+        "base": v.base,
+        "note": v.note,
+        "created": v.created.isoformat(),
+        "size": v.size,
+        "path": str(v.path),
+        "metrics": asdict(v.metrics) | {"gain": v.metrics.gain},
+        "aliases": [a for a, n in store.aliases(v.name).items() if n == v.number],
+        "is_best": store.best(v.name) == v,
+    }
+
+
+@click.command("show")
+@click.argument("refs", nargs=-1, required=True, metavar="REF...")
+@click.option("--recipe", "as_recipe", is_flag=True, help="The resolved recipe, as a recipe file.")
+@common
+def show_verb(
+    refs: tuple[str, ...], as_recipe: bool, registry: str | None, as_json: bool, quiet: bool
+) -> None:
+    """How a version was made and how good it is."""
+    store = Registry(registry)
+    versions = [store[ref] for ref in refs]
+    if as_recipe:
+        if len(versions) > 1:
+            raise UsageProblem("--recipe prints one recipe.", hint=f"adapterkit show {refs[0]} --recipe")
+        click.echo(recipe_file(versions[0]), nl=False)
+        return
+    if as_json:
+        emit(
+            {
+                "versions": [
+                    record(store, v) | {"manifest": v.manifest, "origins": _origins(v)} for v in versions
+                ]
+            }
+        )
+        return
+    click.echo("\n\n".join(_page(store, v) for v in versions))
+
+
+def recipe_file(v: Version) -> str:
+    import yaml
+
+    told = v.recipe.model_dump(mode="json")
+    text: str = yaml.safe_dump(told, sort_keys=False, allow_unicode=True)
+    return f"# {v.ref} {v.digest[:8]}, every value resolved\n{text}"
+
+
+def _origins(v: Version) -> dict[str, str]:
+    try:
+        told: dict[str, str] = json.loads((v.path / "recipe.json").read_text())["origins"]
+    except (OSError, ValueError, KeyError):
+        raise NotFound(f"{v.ref} has no recipe.json.", hint=f"adapterkit list {v.name} --all") from None
+    return told
+
+
+def _page(store: Registry, v: Version) -> str:
+    data, base, m = v.manifest["data"], v.manifest["base"], v.metrics
+    lines = [f"{v.ref}  {v.digest}  {_aliases(store, v)}".rstrip()]
+    facts = [
+        ("note", v.note),
+        ("kind", "LoRA adapter" if v.kind == "lora" else "full fine-tune"),
+        ("made", f"{v.created:%Y-%m-%d %H:%M} UTC, {age(v.created)} ago" if age(v.created) != "now" else "just now"),
+        ("base", f"{base['id']}  weights {base['weights'][:8]}" + (f"  revision {base['revision'][:8]}" if base["revision"] else "")),
+        ("text", f"{_source(data['source'])}: {data['documents']:,} documents, {data['words']:,} words, "
+                 f"{data['train_tokens']:,} tokens learned from"),
+        ("unseen text", f"{gain(m)}  on {m.tokens:,} tokens ({data['held_out']['count']} {data['held_out']['unit']})" if m.tokens else "not tested"),
+        ("ends by itself", f"{m.stops:.0%} of samples" if m.stops is not None else "not expected: long documents"),
+        ("copied at most", f"{m.copied_words} words" if m.copied_words is not None else "unknown"),
+        ("files", f"{human_size(v.size)} in {short(v.path)}"),
+    ]  # fmt: skip
+    lines += [f"  {name:<15} {value}" for name, value in facts if value]
+    origins = _origins(v)
+    lines.append("  recipe          (origin of each value that is not a default or resolved from auto)")
+    lines += [
+        f"    {key:<22} {_value(v, key)!s:<16} {origin}"
+        for key, origin in sorted(origins.items())
+        if key != "data.source"
+    ]
+    for s in v.samples()[:2]:
+        lines += ["", f"  {s.prompt}{s.text}".replace("\n", "\n  ")]
+    return "\n".join(lines)
+
+
+def _source(source: Any) -> str:
+    return source if isinstance(source, str) else f"{source[0]} and {len(source) - 1} more"
+
+
+def _value(v: Version, key: str) -> Any:
+    value: Any = v.manifest["recipe"]
+    for part in key.split("."):
+        value = value[part]
+    return value

@@ -1,0 +1,131 @@
+"""The command line's root: verbs by group, loaded when used; errors in two lines.
+
+``--help`` imports nothing but click. Every deliberate error becomes two lines
+on stderr and its exit code; a traceback means a bug of ours (70).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
+
+import click
+
+import adapterkit
+from adapterkit.errors import AdapterKitError
+
+# Heading -> verb -> (module, help). The help repeats the command's own first line; a test keeps them equal.
+VERBS: dict[str, dict[str, tuple[str, str]]] = {
+    "Start": {
+        "demo": ("start", "A minute, no network: three adapters on the toy base."),
+        "doctor": ("start", "Versions, device and why, folders, disk by place, problems."),
+        "init": ("start", "Make a project here, or a recipe with every key commented."),
+    },
+    "Make": {
+        "train": ("train", "Learn a style from text, or follow a recipe."),
+    },
+    "Write": {
+        "generate": ("write", "Write on from a prompt with an adapter."),
+        "compare": ("write", "Several adapters on one prompt, same seed, side by side."),
+        "chat": ("chat", "Write together with an adapter, turn by turn."),
+    },
+    "Keep": {
+        "list": ("keep", "The adapters: newest version of each name."),
+        "show": ("keep", "How a version was made and how good it is."),
+    },
+}
+MEANT = {
+    "rm": "delete", "remove": "delete", "retire": "delete", "pull": "import", "finetune": "train", "fine-tune": "train",
+    "run": "chat", "sample": "generate", "complete": "generate", "versions": "list", "ls": "list", "mix": "blend",
+    "tag": "alias", "resume": "train --resume", "clean": "gc",
+}  # fmt: skip
+
+
+class Verbs(click.Group):
+    """A group whose commands are imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [verb for verbs in VERBS.values() for verb in verbs]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        for verbs in VERBS.values():
+            if cmd_name in verbs:
+                module = import_module(f"adapterkit.cli.{verbs[cmd_name][0]}")
+                command: click.Command = getattr(module, f"{cmd_name}_verb")
+                return command
+        return None
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        verb = args[0]
+        if self.get_command(ctx, verb) is None and not verb.startswith("-"):
+            known = self.list_commands(ctx)
+            meant = MEANT.get(verb)
+            close = [meant] if meant and meant.split()[0] in known else get_close_matches(verb, known, n=1)
+            hint = f"adapterkit {close[0]}" if close else "all commands: adapterkit --help"
+            from adapterkit.errors import UsageProblem
+
+            raise UsageProblem(f"there is no command {verb!r}.", hint=hint)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for heading, verbs in VERBS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(verb, told) for verb, (_, told) in verbs.items()], col_max=12)
+
+
+@click.group(cls=Verbs, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(adapterkit.__version__, prog_name="AdapterKit")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """One GPT-2, many small styles: fine-tune, keep, switch and share adapters."""
+    if ctx.invoked_subcommand is None:
+        from adapterkit.cli.start import start_screen
+
+        start_screen()
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line and exit."""
+    sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def run(argv: list[str]) -> int:
+    """Exit code of one command, its error already shown."""
+    try:
+        code = cli(argv, prog_name="adapterkit", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except AdapterKitError as e:
+        _show(e.message, e.hint, e.code, e.details, as_json="--json" in argv)
+        return e.exit_code
+    except click.UsageError as e:
+        hint = f"{e.ctx.command_path} --help" if e.ctx else "adapterkit --help"
+        _show(e.format_message(), hint, "usage", {}, as_json="--json" in argv)
+        return 2
+    except (KeyboardInterrupt, click.Abort, EOFError):
+        click.echo("stopped.", err=True)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe left, as `| head` does
+        sys.stderr.close()
+        return 0
+    except Exception:
+        traceback.print_exc()
+        click.echo(
+            "\nThis is a bug in AdapterKit. Please report it with the lines above and: adapterkit doctor",
+            err=True,
+        )
+        return 70
+
+
+def _show(message: str, hint: str, code: str, details: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        told = {"error": {"code": code, "message": message, "hint": hint, "details": details}}
+        click.echo(json.dumps(told, ensure_ascii=False, default=str), err=True)
+        return
+    click.echo(click.style("error: ", fg="red", bold=True) + message, err=True)
+    if hint:
+        click.echo(click.style("hint:  ", fg="cyan") + hint, err=True)

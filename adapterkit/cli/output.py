@@ -1,0 +1,113 @@
+"""How things look: dim notes on stderr, tables, sizes, ages, JSON on stdout."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from adapterkit.refs import parse_adapter
+from adapterkit.registry.store import Registry
+from adapterkit.registry.version import Metrics, Version
+
+SCHEMA = 1
+
+
+def common(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--registry``, ``--json`` and ``-q``, which every verb has."""
+    command = click.option("-q", "--quiet", is_flag=True, help="Say only the result.")(command)
+    command = click.option("--json", "as_json", is_flag=True, help="The result as one JSON document.")(
+        command
+    )
+    return click.option("--registry", metavar="DIR", help="The folder with the adapters.")(command)
+
+
+def note(text: str, quiet: bool = False) -> None:
+    """A dim line on stderr."""
+    if not quiet:
+        click.echo(click.style(f"· {text}", dim=True), err=True)
+
+
+def emit(value: dict[str, Any]) -> None:
+    """One JSON document on stdout."""
+    click.echo(json.dumps({"schema": SCHEMA, **value}, ensure_ascii=False, indent=2, default=str))
+
+
+def table(rows: Sequence[Sequence[str]], indent: str = "") -> str:
+    """Columns as wide as their widest cell; the first row is the header."""
+    widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
+    lines = ["   ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join(indent + line for line in lines)
+
+
+def width() -> int:
+    return min(shutil.get_terminal_size((96, 24)).columns, 96)
+
+
+def columns(texts: Sequence[str], indent: int = 2) -> str:
+    """Texts side by side, wrapped to the terminal; one below the other when there is no room."""
+    each = (width() - indent - 3 * (len(texts) - 1)) // len(texts)
+    wrapped = [wrap(t, each) for t in texts]
+    height = max(map(len, wrapped))
+    rows = [[w[i] if i < len(w) else "" for w in wrapped] for i in range(height)]
+    return "\n".join(" " * indent + "   ".join(f"{c:<{each}}" for c in row).rstrip() for row in rows)
+
+
+def wrap(text: str, room: int) -> list[str]:
+    """Lines of a text that keep its own line breaks."""
+    return [line for part in text.split("\n") for line in (textwrap.wrap(part, room) or [""])]
+
+
+def gain(metrics: Metrics) -> str:
+    """``41.2 → 27.9  −32 %``: the pair and the gain always stand together."""
+    if metrics.perplexity is None or metrics.base_perplexity is None or metrics.gain is None:
+        return "not tested"
+    return f"{metrics.base_perplexity:.1f} → {metrics.perplexity:.1f}  {signed(metrics.gain)}"
+
+
+def signed(share: float) -> str:
+    return f"{'−' if share < 0 else '+'}{abs(share) * 100:.0f} %"
+
+
+def age(moment: datetime) -> str:
+    seconds = (datetime.now(UTC) - moment).total_seconds()
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            count = int(seconds // size)
+            return f"{count} {unit if count != 1 or unit != 'days' else 'day'}"
+    return "now"
+
+
+def short(path: Path) -> str:
+    """A path with the home folder as ``~``."""
+    home = str(Path.home())
+    text = str(path)
+    return "~" + text[len(home) :] if text.startswith(home + os.sep) else text
+
+
+def interactive() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def base_of(registry: Registry, adapters: Sequence[str], override: str | None) -> str:
+    """The base that adapters were trained on; without any, that of the version made last; else gpt2."""
+    if override:
+        return override
+    versions: list[Version] = [registry[str(p.ref)] for a in adapters for p in parse_adapter(a)]
+    lora = [v for v in versions if v.kind == "lora"]
+    if not versions:
+        made = sorted(registry.versions(), key=lambda v: v.created)
+        lora = [v for v in made if v.kind == "lora"][-1:]
+    if not lora:
+        return versions[0].base if versions else "gpt2"
+    from adapterkit.model.base import recall
+
+    return recall(lora[0].manifest["base"]["weights"]) or lora[0].base

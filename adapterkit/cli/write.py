@@ -1,0 +1,215 @@
+"""``generate`` and ``compare``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from adapterkit.cli.output import base_of, columns, common, emit, note, table
+from adapterkit.errors import AdapterKitError, NotFound, UsageProblem
+from adapterkit.recipe.keys import keys
+from adapterkit.refs import parse_adapter
+from adapterkit.registry.store import Registry
+
+if TYPE_CHECKING:
+    from adapterkit.generation.generator import Generator
+    from adapterkit.generation.results import Completion
+
+SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k", "repetition_penalty")
+
+
+def writing_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Sampling flags with the schema's help, and where to run."""
+    command = click.option("--base", help="The base, when it is not where the adapter says.")(command)
+    command = click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N.  [auto]")(command)
+    command = click.option(
+        "--stop", multiple=True, metavar="TEXT", help="End before this text; several allowed."
+    )(command)
+    command = click.option("--seed", type=int, help="Seed; drawn and told when left out.")(command)
+    for name in reversed(SAMPLING):
+        key = keys()[f"sample.{name}"]
+        kind = int if isinstance(key.default, int) else float
+        command = click.option(
+            key.flag, name, type=kind, help=f"{key.help}  [the adapter's, else {key.default}]"
+        )(command)
+    return command
+
+
+def settings(values: dict[str, Any], stop: tuple[str, ...], seed: int | None) -> dict[str, Any]:
+    told = {name: values[name] for name in SAMPLING if values.get(name) is not None}
+    return told | ({"stop": stop} if stop else {}) | ({"seed": seed} if seed is not None else {})
+
+
+@click.command("generate")
+@click.argument("words", nargs=-1, metavar="ADAPTER [PROMPT]")
+@click.option("-p", "--prompt", help="The prompt; '-' reads it from stdin.")
+@click.option("-n", "count", type=click.IntRange(1, 256), default=1, help="How many texts.  [1]")
+@click.option("--echo", is_flag=True, help="Print the prompt too, also in a pipe.")
+@click.option(
+    "--raw", is_flag=True, help="Leave out the start token: the prompt is not the beginning of a document."
+)
+@writing_options
+@common
+def generate_verb(
+    words: tuple[str, ...], prompt: str | None, count: int, echo: bool, raw: bool, stop: tuple[str, ...],
+    seed: int | None, device: str, base: str | None, registry: str | None, as_json: bool, quiet: bool, **values: Any,
+) -> None:  # fmt: skip
+    """Write on from a prompt with an adapter.
+
+    ADAPTER is a name (noir), a version (noir@3), base, a strength (noir=0.6)
+    or a blend (noir=0.7,shanty=0.3). Without PROMPT it is read from a pipe, or
+    a new document begins.
+    """
+    store = Registry(registry)
+    adapter, text = _understand(words, prompt, store)
+    told = settings(values, stop, seed) | ({"raw": True} if raw else {})
+    generator = _generator(store, [adapter], base, device)
+    if count == 1 and not as_json:
+        show_prompt = echo or (sys.stdout.isatty() and text)
+        if show_prompt:
+            click.echo(click.style(text, dim=sys.stdout.isatty()), nl=False)
+        stream = generator.stream(text, adapter, **told)
+        for piece in stream:
+            click.echo(piece, nl=False)
+        click.echo()
+        if stream.completion is not None:
+            note(_footer(stream.completion), quiet)
+        return
+    made = generator.samples(text, adapter, n=count, **told)
+    if as_json:
+        emit({"completions": [_record(c) for c in made]})
+        return
+    for i, completion in enumerate(made):
+        if i:
+            click.echo("-" * 40)
+        click.echo((text if echo or sys.stdout.isatty() else "") + completion.text)
+        note(_footer(completion), quiet)
+
+
+def _understand(words: tuple[str, ...], prompt: str | None, store: Registry) -> tuple[str, str]:
+    """ADAPTER and PROMPT; the likeliest mistake is a prompt without an adapter or quotes."""
+    if not words:
+        raise UsageProblem(
+            "no adapter was named.", hint=f'adapterkit generate {_any(store)} "Once upon a time"'
+        )
+    adapter, *rest = words
+    looks_like_prose = any(c.isupper() or c == " " for c in adapter)
+    try:
+        known = all(str(p.ref) in store for p in parse_adapter(adapter))
+    except (NotFound, UsageProblem) as e:
+        known = False
+        if (len(words) == 1 or isinstance(e, UsageProblem)) and not looks_like_prose:
+            raise
+    if not known and (len(rest) > 1 or looks_like_prose):
+        said = " ".join(words)
+        have = ", ".join(store.names()) or "none yet"
+        raise UsageProblem(
+            f"{adapter!r} is not an adapter. The adapter comes first, then the prompt in quotes.",
+            hint=f"adapterkit generate {_any(store)} \"{said}\"     (you have {have}; 'base' is plain GPT-2)",
+        )
+    if len(rest) > 1:
+        raise UsageProblem("the prompt is more than one word and not in quotes.",
+                           hint=f'adapterkit generate {adapter} "{" ".join(rest)}"')  # fmt: skip
+    if prompt is not None and rest:
+        raise UsageProblem("the prompt was given twice.", hint="once as PROMPT or once as -p")
+    text = prompt if prompt is not None else rest[0] if rest else None
+    if text == "-" or (text is None and not sys.stdin.isatty()):
+        text = sys.stdin.read().rstrip("\n")
+    return adapter, text or ""
+
+
+def _any(store: Registry) -> str:
+    made = sorted(store.versions(), key=lambda v: v.created)
+    return made[-1].name if made else "base"
+
+
+def _generator(store: Registry, adapters: list[str], base: str | None, device: str) -> Generator:
+    chosen = base_of(store, adapters, base)
+    from adapterkit.generation.generator import Generator  # torch loads here
+
+    return Generator(chosen, registry=store, device=device)
+
+
+def _footer(c: Completion) -> str:
+    digests = " ".join(d[:8] for d in c.digests)
+    cut = {
+        "length": ", cut there (--max-new-tokens)",
+        "cancelled": ", stopped",
+        "error": ", the numbers overflowed",
+    }
+    by = f", ended at {c.stopped_by!r}" if c.finish_reason == "stop" and c.stopped_by != "end-of-text" else ""
+    end = cut.get(c.finish_reason, by or ", ended by itself")
+    who = f"{c.adapter} {digests}".strip()
+    return f"{who} · {c.usage.new_tokens} tokens{end} · {c.seconds:.1f} s · seed {c.seed}"
+
+
+def _record(c: Completion) -> dict[str, Any]:
+    return asdict(c) | {"full_text": c.full_text}
+
+
+@click.command("compare")
+@click.argument("adapters", nargs=-1, required=True, metavar="ADAPTER ADAPTER...")
+@click.option("-p", "--prompt", "prompts", multiple=True, help="A prompt; several allowed.  [the recipe's]")
+@writing_options
+@common
+def compare_verb(
+    adapters: tuple[str, ...], prompts: tuple[str, ...], stop: tuple[str, ...], seed: int | None, device: str,
+    base: str | None, registry: str | None, as_json: bool, quiet: bool, **values: Any,
+) -> None:  # fmt: skip
+    """Several adapters on one prompt, same seed, side by side."""
+    if len(adapters) < 2:
+        raise UsageProblem(
+            "compare needs two adapters or more.", hint=f"adapterkit compare base {adapters[0]}"
+        )
+    store = Registry(registry)
+    for adapter in adapters:
+        if not all(str(p.ref) in store for p in parse_adapter(adapter)):
+            [store[str(p.ref)] for p in parse_adapter(adapter)]  # raises, naming the nearest
+    told = {"max_new_tokens": 60} | settings(values, stop, 17 if seed is None else seed)
+    generator = _generator(store, list(adapters), base, device)
+    asked = prompts or tuple(_recipe_prompts(store, adapters))
+    made = [generator.compare(p, list(adapters), **told) for p in asked]
+    if as_json:
+        emit({"comparisons": [{"prompt": c.prompt, "completions": [_record(x) for x in c]} for c in made]})
+        return
+    s = made[0].completions[0].sampling
+    click.echo(f"same seed {made[0].completions[0].seed}, temperature {s.temperature:g}, top-p {s.top_p:g}")
+    names = [c.adapter for c in made[0]]
+    _scores(store, adapters, names)
+    for comparison in made:
+        click.echo(f"\n{comparison.prompt or '(a new document)'}")
+        texts = [c.text.strip() for c in comparison]
+        if len(texts) <= 3:
+            click.echo(columns([f"{n}" for n in names]))
+            click.echo(columns(texts))
+            continue
+        room = max(map(len, names))
+        for name, text in zip(names, texts, strict=True):
+            click.echo(f"  {name:<{room}}  {' '.join(text.split())}")
+
+
+def _recipe_prompts(store: Registry, adapters: tuple[str, ...]) -> list[str]:
+    for adapter in adapters:
+        for part in parse_adapter(adapter):
+            if found := store[str(part.ref)].recipe.sample.prompts:
+                return found[:2]
+    return [""]
+
+
+def _scores(store: Registry, adapters: tuple[str, ...], names: list[str]) -> None:
+    """Stored scores, when all single adapters were tested on the same text."""
+    try:
+        versions = [store[str(parts[0].ref)] for a in adapters if len(parts := parse_adapter(a)) == 1]
+    except AdapterKitError:
+        return
+    texts = {v.metrics.held_out for v in versions}
+    if not versions or len(texts) != 1 or None in texts:
+        return
+    base = versions[0].metrics.base_perplexity
+    known = {v.ref: v.metrics.perplexity for v in versions} | {"base": base}
+    cells = [f"{known[n]:.1f}" if known.get(n) else "-" for n in names]
+    click.echo(table([["", *names], ["perplexity", *cells]], indent="  "))
