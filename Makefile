@@ -3,7 +3,7 @@
 VENV   := .venv
 PY     := $(VENV)/bin/python
 PYTHON ?= python3
-# Where pip finds torch. The CPU build: make demo TORCH_INDEX="--index-url https://download.pytorch.org/whl/cpu"
+# A package index with CPU builds of torch (pytorch.org, Get Started): make demo TORCH_INDEX="--index-url URL"
 TORCH_INDEX ?=
 
 .PHONY: demo test test-slow test-gpu check bench bench-start clean

@@ -9,7 +9,7 @@ plain values.
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -21,7 +21,7 @@ Lines = dict[str, int]  # "lora.r" -> 9
 class CoreLoader(yaml.SafeLoader):
     """A SafeLoader whose plain scalars follow the YAML 1.2 core schema."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML declares it so
 
 
 INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")

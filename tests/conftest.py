@@ -1,0 +1,78 @@
+"""Shared fixtures: nothing outside tmp_path, no network, one thread a process."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ["HF_HUB_OFFLINE"] = "1"  # set before any library reads it; Hub tests run in processes of their own
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from adapterkit.registry import place
+from adapterkit.registry.store import Registry
+
+SENTENCES = (
+    "The lamp was lit and the tide came in over the stones.",
+    "Nobody had told the baker that the bread was late.",
+    "A grey cat sat on the wall and watched the carts go by.",
+    "We counted the barrels twice and found one more than before.",
+    "Rain fell on the market until the awnings gave way.",
+    "She wrote the letter, burned it, and wrote it again.",
+    "The bell rang for noon though it was nearly three.",
+    "Old Tam mended nets and told lies about the sea.",
+)
+
+
+@pytest.fixture(autouse=True)
+def _own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test has its own cache, home and working folder."""
+    monkeypatch.setenv("ADAPTERKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("ADAPTERKIT_REGISTRY", raising=False)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    from adapterkit.model.cache import cache_folder
+
+    cache_folder.cache_clear()
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    place.create(tmp_path / "adapters")
+    return Registry(tmp_path / "adapters")
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a GPT-2 of 2 layers, 32 wide, 4 heads of 8, 64 positions, and a byte-level tokenizer."""
+    from tests.make import make_base
+
+    return make_base(tmp_path_factory.mktemp("base") / "tiny", seed=0)
+
+
+@pytest.fixture
+def text_file(tmp_path: Path) -> Path:
+    """About 2,600 words, a line a document."""
+    path = tmp_path / "work" / "tales.txt"
+    path.write_text("".join(f"{SENTENCES[i % 8]} {SENTENCES[(i * 3 + 1) % 8]}\n" for i in range(120)))
+    return path
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., tuple[int, str, str]]]:
+    """Run the command line in this process: (exit code, stdout, stderr)."""
+    from adapterkit.cli.main import run
+
+    def call(*argv: str) -> tuple[int, str, str]:
+        capfd.readouterr()
+        code = run(list(argv))
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    yield call
