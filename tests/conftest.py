@@ -8,7 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ["HF_HUB_OFFLINE"] = "1"  # set before any library reads it; Hub tests run in processes of their own
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -65,7 +65,7 @@ def text_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def cli(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., tuple[int, str, str]]]:
+def cli(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Run the command line in this process: (exit code, stdout, stderr)."""
     from adapterkit.cli.main import run
 
@@ -75,4 +75,4 @@ def cli(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., tuple[int, 
         out, err = capfd.readouterr()
         return code, out, err
 
-    yield call
+    return call
