@@ -38,6 +38,8 @@ HARMLESS = frozenset(
         "peft_version",
         "init_lora_weights",
         "auto_mapping",
+        "megatron_core",
+        "qalora_group_size",
     ]
 )
 

@@ -244,7 +244,7 @@ def _publish(job: Job, folder: Path, curve: Curve, fresh: bool) -> Version:
     (folder / "README.md").write_text(card(manifest, samples.shown), encoding="utf-8")
     (folder / "history.json").write_text(json.dumps([asdict(p) for p in curve.points]))
     told = {
-        "recipe": job.recipe.model_dump(mode="json"),
+        "recipe": manifest["recipe"],
         "origins": dict(job.origins),
         "environment": _environment(job),
     }
