@@ -11,6 +11,7 @@ lines wrapped at a column), split into documents, and every fiftieth document is
 held out. A byte-level BPE is learned from the rest, then a GPT-2 is trained at
 full context: Muon for the matrices inside the blocks, AdamW for the others.
 
+``--evaluate`` scores the model in OUT again instead of training one.
 ``--minutes`` follows the clock instead of a token count; the count it reached
 is written to the card, so that the run can be repeated with ``--tokens``.
 """
@@ -30,7 +31,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -370,8 +371,11 @@ def main() -> None:
         for c in corpora:
             print(f"=== {c.name}", *(d[:700] for d in c.documents[5:8]), sep="\n---\n")
         return
-    tokenizer = learn_tokenizer(learn, args.vocab)
-    save_tokenizer(tokenizer, args)
+    if args.evaluate:
+        tokenizer = Tokenizer.from_file(str(args.to / "tokenizer.json"))
+    else:
+        tokenizer = learn_tokenizer(learn, args.vocab)
+        save_tokenizer(tokenizer, args)
     end = tokenizer.token_to_id(END)
     data, tests = encode(tokenizer, learn), {n: encode(tokenizer, d) for n, d in unseen.items()}
     print(
@@ -379,9 +383,12 @@ def main() -> None:
     )
     model = build(args, end)
     print(f"{model.num_parameters():,} parameters", flush=True)
-    begin = time.monotonic()
-    seen = train(model, data, [d for t in tests.values() for d in t[:2]], args)
-    save(model, args)
+    begin, seen = time.monotonic(), 0
+    if args.evaluate:
+        model.load_state_dict(load_file(args.to / "model.safetensors"), strict=False)
+    else:
+        seen = train(model, data, [d for t in tests.values() for d in t[:2]], args)
+        save(model, args)
     facts = {
         "tokens": seen,
         "seconds": round(time.monotonic() - begin),
@@ -442,6 +449,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--save-every", type=int, default=500)
     parser.add_argument("--quick", type=int, default=8)
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--evaluate", action="store_true", help="score the model in --to instead of training")
     parser.add_argument("--show", action="store_true", help="print cleaned samples and stop")
     return parser.parse_args()
 

@@ -28,6 +28,19 @@ SENTENCES = (
 )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks that need something this machine may lack are skipped, and say so."""
+    data = os.environ.get("ADAPTERKIT_DATA")
+    for item in items:
+        if item.get_closest_marker("data") and not data:
+            item.add_marker(pytest.mark.skip(reason="ADAPTERKIT_DATA names no folder"))
+        if item.get_closest_marker("gpu"):
+            import torch
+
+            if not torch.cuda.is_available():
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
 @pytest.fixture(autouse=True)
 def _own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test has its own cache, home and working folder."""

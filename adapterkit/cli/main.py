@@ -6,6 +6,7 @@ on stderr and its exit code; a traceback means a bug of ours (70).
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 import traceback
@@ -112,13 +113,28 @@ def run(argv: list[str]) -> int:
     except BrokenPipeError:  # the reader of a pipe left, as `| head` does
         sys.stderr.close()
         return 0
-    except Exception:
-        traceback.print_exc()
-        click.echo(
-            "\nThis is a bug in AdapterKit. Please report it with the lines above and: adapterkit doctor",
-            err=True,
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return _our_bug()
+        _show(
+            f"the disk is full: {e}.",
+            "free some space, then run the same command again",
+            "out-of-space",
+            {},
+            as_json="--json" in argv,
         )
-        return 70
+        return 4
+    except Exception:
+        return _our_bug()
+
+
+def _our_bug() -> int:
+    traceback.print_exc()
+    click.echo(
+        "\nThis is a bug in AdapterKit. Please report it with the lines above and: adapterkit doctor",
+        err=True,
+    )
+    return 70
 
 
 def _show(message: str, hint: str, code: str, details: dict[str, Any], *, as_json: bool) -> None:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import mmap
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -107,12 +108,13 @@ class Base:
         )
 
 
-def locate(base: str, folder: Path | None = None) -> Base:
+def locate(base: str, folder: Path | None = None, on_download: Callable[[str], None] | None = None) -> Base:
     """The base a recipe or flag names.
 
     Args:
         base: embedded, a folder, or a Hub id.
         folder: of the recipe; a relative folder is looked up there too.
+        on_download: told before a base is fetched from the Hub.
     """
     if base == "embedded":
         return Base("embedded", Path(str(resources.files("adapterkit.model.embedded"))))
@@ -125,7 +127,7 @@ def locate(base: str, folder: Path | None = None) -> Base:
         )
     from adapterkit.model.hub import fetch  # huggingface_hub loads only for a Hub id
 
-    path, revision = fetch(base)
+    path, revision = fetch(base, on_download)
     return Base(base, path, revision)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from adapterkit import network
@@ -19,7 +22,7 @@ NEEDED = [
 NEEDED += ["vocab.json", "merges.txt"]
 
 
-def fetch(repo: str) -> tuple[Path, str]:
+def fetch(repo: str, on_download: Callable[[str], None] | None = None) -> tuple[Path, str]:
     """Folder and commit of a Hub model, downloaded once.
 
     What is cached is used without asking the network.
@@ -31,50 +34,77 @@ def fetch(repo: str) -> tuple[Path, str]:
     name = ALIASES.get(repo, repo)
     if cached := _cached(name):
         return cached
-    if not network.answers(f"/api/models/{name}"):
-        raise unreachable(repo)
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
     try:
-        commit = HfApi().model_info(name, timeout=network.DEADLINE).sha
-        folder = snapshot_download(name, revision=commit, allow_patterns=NEEDED)
-    except LocalEntryNotFoundError as e:
-        raise unreachable(repo) from e
-    except HfHubHTTPError as e:
+        commit = network.commit(name, "model")
+        if on_download:
+            on_download(f"Base {repo}, first use: downloading it to Hugging Face's cache (gpt2: 548 MB).")
+        return _download(name, commit), commit
+    except network.Silent as e:
+        raise unreachable(repo, str(e)) from e
+    except network.Refused as e:
         raise NotFound(
-            f"the Hub has no model {repo!r} that can be read ({str(e).splitlines()[0]}).",
+            f"the Hub has no model {repo!r} that can be read ({e}).",
             hint="--base gpt2, a folder with a GPT-2, or embedded",
         ) from e
-    return Path(folder), str(commit)
 
 
-def unreachable(repo: str) -> Unreachable:
-    host = network.endpoint().partition("//")[2]
+def unreachable(repo: str, why: str) -> Unreachable:
     return Unreachable(
-        f"the base {repo!r} is not on this computer, and {host} did not answer within {network.DEADLINE:.0f} s.",
+        f"the base {repo!r} is not on this computer, and {why}.",
         hint="connect once (gpt2: 548 MB), or set HF_ENDPOINT or HF_HOME to a mirror or cache, "
         "or --base FOLDER, or --base embedded (a toy)",
-        details={"base": repo, "endpoint": network.endpoint()},
+        details={"base": repo, "host": network.host()},
     )
 
 
+def _download(name: str, commit: str) -> Path:
+    import httpx2  # huggingface_hub's client, which lets its errors through
+    from huggingface_hub import snapshot_download
+
+    try:
+        with _bars_on_terminals_only():
+            return Path(snapshot_download(name, revision=commit, allow_patterns=NEEDED))
+    except (httpx2.HTTPError, FileNotFoundError) as e:  # the Hub left after its first answer
+        raise network.judge(e) from e
+
+
+@contextmanager
+def _bars_on_terminals_only() -> Iterator[None]:
+    """Half a gigabyte needs a bar, a log file or a pipe does not."""
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    changes = not sys.stderr.isatty() and not are_progress_bars_disabled()
+    if changes:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if changes:
+            enable_progress_bars()
+
+
 def _cached(name: str) -> tuple[Path, str] | None:
-    """The newest whole snapshot in Hugging Face's cache."""
-    from huggingface_hub import try_to_load_from_cache
+    """The whole snapshot that ``main`` was last, else the newest, in Hugging Face's cache.
 
-    found = [try_to_load_from_cache(name, file) for file in ("config.json", "model.safetensors")]
-    if not all(isinstance(f, str) for f in found):
-        return _any_snapshot(name)
-    folder = Path(str(found[0])).parent
-    return folder, folder.name
-
-
-def _any_snapshot(name: str) -> tuple[Path, str] | None:
-    """A download pinned to a commit leaves no ``main`` reference; look at the snapshots themselves."""
+    A download pinned to a commit, as ours, leaves no ``main`` reference.
+    """
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    root = Path(HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "snapshots"
-    whole = [p for p in root.glob("*") if (p / "config.json").exists() and (p / "model.safetensors").exists()]
-    newest = max(whole, key=lambda p: p.stat().st_mtime, default=None)
-    return (newest, newest.name) if newest else None
+    root = Path(HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
+    main = root / "refs" / "main"
+    preferred = main.read_text().strip() if main.is_file() else ""
+    whole = [p for p in (root / "snapshots").glob("*") if _is_whole(p)]
+    chosen = max(whole, key=lambda p: (p.name == preferred, p.stat().st_mtime), default=None)
+    return (chosen, chosen.name) if chosen else None
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a snapshot has all a base needs; a broken-off download may lack the tokenizer."""
+    has = {name for name in NEEDED if (folder / name).exists()}
+    return {"config.json", "model.safetensors"} <= has and (
+        "tokenizer.json" in has or {"vocab.json", "merges.txt"} <= has
+    )

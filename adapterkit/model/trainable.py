@@ -17,7 +17,7 @@ from adapterkit.errors import RecipeError, Unsupported, nearest
 from adapterkit.files import canonical_json
 from adapterkit.model.base import Base
 from adapterkit.model.device import Device
-from adapterkit.model.quiet import quiet_transformers
+from adapterkit.model.quiet import quiet_peft, quiet_transformers
 from adapterkit.recipe.schema import Recipe, target_modules
 from adapterkit.registry import tensorfile
 from adapterkit.registry.strict import CONFIG, WEIGHTS
@@ -81,7 +81,8 @@ def attach_lora(model: nn.Module, recipe: Recipe) -> Any:
         fan_in_fan_out=recipe.train.quantize == "none",
         task_type="CAUSAL_LM",
     )
-    wrapped = get_peft_model(model, config)
+    with quiet_peft():
+        wrapped = get_peft_model(model, config)
     for parameter in wrapped.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

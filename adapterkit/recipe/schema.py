@@ -38,7 +38,7 @@ class DataSpec(BaseModel):
     )
     document: str = Field(
         "auto",
-        description="One document is: auto, line, blank-line, file, row, or a delimiter such as '<eos>'.",
+        description="One document is: auto, line, blank-line, file, row, article (WikiText), or a delimiter such as '<eos>'.",
     )
     validation: Annotated[float, Field(gt=0, le=0.5)] | Literal["none"] = Field(
         0.1, description="Share of the tokens kept out of training to test on, or none."

@@ -173,7 +173,7 @@ def plan(
     chosen = check_name(name) if name is not None else check_name(suggest_name(loaded.name))
     store = registry if isinstance(registry, Registry) else Registry(registry)
     device = choose(recipe.train.device, recipe.train.precision)
-    base = bases.locate(recipe.base, loaded.folder)
+    base = bases.locate(recipe.base, loaded.folder, on_download=lambda line: tell(Said(line)))
     tokenizer = Tokenizer(base.folder)
     prepared = prepare(recipe.data, tokenizer, row_length(recipe, base), loaded.folder, memory)
     job = Job(
@@ -371,10 +371,11 @@ def _plan_line(job: Job, module: PackedLoss) -> str:
         else "no test (--validation none)"
     )
     upto = "up to " if job.may_stop else ""
+    passes = f"{float(train.epochs):g} pass" + ("es" if float(train.epochs) != 1 else "")
     stop = ", stops when the test stops improving" if job.may_stop and prepared.held_out else ""
     return (
         f"Plan: learn from {prepared.train_tokens:,} tokens, {test}. {train.tokens_per_step:,} tokens a step, "
-        f"{upto}{float(train.epochs):g} passes{stop}. Adapter: {files.human_size(4 * count)}."
+        f"{upto}{passes}{stop}. Adapter: {files.human_size(4 * count)}."
     )
 
 
@@ -382,7 +383,7 @@ def _millions(base: Base) -> str:
     dims, c = base.dims, base.config
     block = 4 * dims.width**2 + 2 * dims.width * dims.inner
     count = dims.layers * block + (c["vocab_size"] + c["n_positions"]) * dims.width
-    return f"{count / 1e6:.0f} M parameters"
+    return f"{count / 1e6:.{0 if count > 1e7 else 1}f} M parameters"
 
 
 def _flags(keys: Mapping[str, Any]) -> dict[str, Any]:
