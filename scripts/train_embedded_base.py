@@ -334,25 +334,23 @@ def save_tokenizer(tokenizer: Tokenizer, args: argparse.Namespace) -> None:
 # --- card ---------------------------------------------------------------------
 
 
-@torch.inference_mode()
-def sample(
-    model: GPT2LMHeadModel, end: int, count: int, length: int, context: int, seed: int
-) -> list[list[int]]:
-    """Unpicked samples at temperature 0.8, top-p 1, each from the start of a document."""
-    generator = torch.Generator().manual_seed(seed)
-    ids = torch.full((count, 1), end)
-    for _ in range(length):
-        hidden = model.transformer(input_ids=ids[:, -context:], use_cache=False).last_hidden_state[:, -1]
-        logits = F.linear(hidden, model.transformer.wte.weight)
-        ids = torch.cat([ids, torch.multinomial((logits / 0.8).softmax(-1), 1, generator=generator)], 1)
-    out = []
-    for row in ids[:, 1:].tolist():
-        out.append(row[: row.index(end)] if end in row else row)
-    return out
+def sample(folder: Path, count: int, length: int, top_p: float, seed: int) -> list[str]:
+    """Unpicked texts at temperature 0.8, each from the start of a document, by AdapterKit itself."""
+    from adapterkit import Generator
+
+    with Generator(folder, device="cpu") as write:
+        done = write.samples("", n=count, seed=seed, temperature=0.8, top_p=top_p, max_new_tokens=length)
+    return [c.text for c in done]
 
 
 def words(text: str) -> list[str]:
     return re.findall(r"[A-Za-z]+(?:'[a-z]+)?", text)
+
+
+def share_of_known(texts: list[str], known: set[str]) -> float:
+    """Share of the words that occur in the texts learned from; a last word may be cut off and is left out."""
+    said = [w.lower() for t in texts for w in words(t)[:-1]]
+    return round(sum(w in known for w in said) / len(said), 4)
 
 
 def main() -> None:
@@ -399,6 +397,9 @@ def main() -> None:
         "arguments": {k: v for k, v in vars(args).items() if isinstance(v, int | float)},
         **evaluate(model.half().float(), tokenizer, learn, unseen, tests, args),
     }
+    if args.evaluate and (args.to / "facts.json").exists():  # how it was trained is known from then
+        before = json.loads((args.to / "facts.json").read_text())
+        facts |= {k: before[k] for k in ("tokens", "seconds", "arguments")}
     (args.to / "facts.json").write_text(json.dumps(facts, indent=2) + "\n")
     print(json.dumps({k: v for k, v in facts.items() if k != "samples"}, indent=2))
 
@@ -413,18 +414,17 @@ def evaluate(model, tokenizer, learn, unseen, tests, args) -> dict[str, object]:
         nats, chars = nats + loss * n, chars + c
         everywhere.append(by_position)
     _, at = score(model, [d for t in tests.values() for d in t if len(d) > args.context], args.context)
-    known = {w for d in learn for w in words(d)}
-    texts = [
-        tokenizer.decode(s) for s in sample(model, tokenizer.token_to_id(END), 100, 120, args.context, 1)
-    ]
-    said = [w for t in texts for w in words(t)[:-1]]
+    known = {w.lower() for d in learn for w in words(d)}
+    texts = {p: sample(args.to, 100, 120, p, seed=1) for p in (0.95, 1.0)}
+    real = {p: share_of_known(t, known) for p, t in texts.items()}
     return {
         "bits_per_character": round(nats / chars / math.log(2), 4),
         "bits_by_text": bits,
         "loss_at_64_255": round(float(at[64:256].mean()), 4),
         "loss_at_256_511": round(float(at[256:512].mean()), 4),
-        "real_words": round(sum(w in known for w in said) / len(said), 4),
-        "samples": texts[:5],
+        "real_words": real[0.95],
+        "real_words_without_top_p": real[1.0],
+        "samples": texts[0.95][:5],
     }
 
 

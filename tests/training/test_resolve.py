@@ -1,0 +1,71 @@
+"""What every ``auto`` becomes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import adapterkit as ak
+from adapterkit.data.prepare import Prepared, prepare
+from adapterkit.data.sources import Documents
+from adapterkit.errors import RecipeError
+from adapterkit.model.base import Base, locate
+from adapterkit.model.device import choose
+from adapterkit.model.tokenizer import Tokenizer
+from adapterkit.recipe.schema import DataSpec, Recipe, TrainSpec
+from adapterkit.training.resolve import largest_divisor, resolve, row_length
+from tests.conftest import SENTENCES
+
+
+@pytest.fixture
+def base(tiny_base: Path) -> Base:
+    return locate(str(tiny_base))
+
+
+@pytest.fixture
+def prepared(base: Base) -> Prepared:
+    texts = [f"{SENTENCES[i % 8]} {SENTENCES[(i + 3) % 8]}" for i in range(150)]
+    return prepare(DataSpec(), Tokenizer(base.folder), 64, memory=Documents(texts))
+
+
+def test_nothing_stays_auto(base: Base, prepared: Prepared) -> None:
+    told = resolve(Recipe(), prepared, base, choose("cpu")).model_dump()
+    assert [k for k, v in (told["train"] | told["lora"] | told["data"]).items() if v == "auto"] == []
+
+
+def test_a_small_corpus_gets_sixty_steps_or_more(base: Base, prepared: Prepared) -> None:
+    train = resolve(Recipe(), prepared, base, choose("cpu")).train
+    steps = len(prepared.train) / (train.tokens_per_step / train.max_length) * train.epochs  # type: ignore[operator]
+    assert steps >= 60
+
+
+def test_what_is_learned_does_not_depend_on_the_batch_size(base: Base, prepared: Prepared) -> None:
+    one, eight = (
+        resolve(Recipe(train=TrainSpec(batch_size=b)), prepared, base, choose("cpu")).train for b in (1, 8)
+    )
+    assert (one.tokens_per_step, one.epochs) == (eight.tokens_per_step, eight.epochs)
+
+
+def test_a_row_longer_than_the_base_sees_is_refused(base: Base) -> None:
+    with pytest.raises(RecipeError, match="'train.max_length' is 128; the base tiny sees 64"):
+        row_length(Recipe(train=TrainSpec(max_length=128)), base)
+
+
+@pytest.mark.parametrize(
+    ("rows", "limit", "wanted"), [(8, 3, 2), (7, 3, 1), (16, 16, 16), (1, 5, 1), (6, 4, 3)]
+)
+def test_a_step_is_cut_into_equal_pieces(rows: int, limit: int, wanted: int) -> None:
+    assert largest_divisor(rows, limit) == wanted
+
+
+def test_full_fine_tunes_learn_slower(base: Base, prepared: Prepared) -> None:
+    rates = [
+        resolve(Recipe(method=m), prepared, base, choose("cpu")).train.learning_rate for m in ("lora", "full")
+    ]
+    assert rates == [2e-4, 5e-5]
+
+
+def test_a_python_key_that_does_not_exist_names_the_nearest() -> None:
+    with pytest.raises(ak.AdapterKitError, match=r"train\(\) has no key 'lora_rank'"):
+        ak.train(ak.Documents(["x"]), lora_rank=4)
