@@ -16,7 +16,8 @@ SPLITTERS: dict[str, Callable[[str], list[str]]] = {
     "file": lambda text: [text],
     "row": lambda text: [text],
 }
-TITLE = re.compile(r"^ ?= [^=\s][^=]* = ?$", re.MULTILINE)  # how WikiText begins an article
+# How WikiText begins an article: a title between blank lines. Formulas have such lines too, but no blank ones around.
+TITLE = re.compile(r"^ ?= [^=\s][^=\n]* = ?$(?=\n ?\n)", re.MULTILINE)
 WORDS = {
     "line": "One line is one document",
     "blank-line": "Blank lines part the documents",
@@ -64,9 +65,11 @@ def cut(texts: list[Text], how: str) -> Cut:
 
 
 def guess(texts: list[Text]) -> str:
-    """The rule of ``auto``: rows are rows, several files one each, one file a line a document or whole."""
+    """The rule of ``auto``: rows are rows, written delimiters count, several files one each, one file a line a document or whole."""
     if all(t.is_row for t in texts):
         return "row"
+    if any("<sos>" in t.content and "<eos>" in t.content for t in texts):
+        return "<eos>"
     if len(texts) > 1:
         return "file"
     return "line" if _is_a_line_each(texts[0].content) else "file"
@@ -85,7 +88,11 @@ def _is_a_line_each(text: str) -> bool:
 
 def _each(texts: list[Text], how: str) -> list[tuple[str, int, str]]:
     def split(text: str) -> list[str]:
-        return SPLITTERS[how](text) if how in SPLITTERS else text.split(how)
+        if how in SPLITTERS:
+            return SPLITTERS[how](text)
+        # <sos> ... <nl> ... <eos>: a story a line, with marks in place of its line breaks
+        marked = text.replace("<sos>", "").replace("<nl>", "\n") if how == "<eos>" else text
+        return marked.split(how)
 
     return [(t.name, i, part.strip()) for t in texts for i, part in enumerate(split(t.content))]
 

@@ -60,7 +60,7 @@ def prepare(
         raise too_little(name, words, len(cut.documents))
     tokens = encode.encode(cut.documents, encoder)
     parts = split(cut.documents, tokens, share, encoder)
-    files = len({t.name.partition("[")[0] for t in read.texts})
+    files = read.files
     said = (
         f"Reading {name}: {files} file{'s' * (files != 1)}, {len(cut.documents):,} "
         f"document{'s' * (len(cut.documents) != 1)}, {words:,} words. {cut.said}",

@@ -38,12 +38,21 @@ def split(documents: list[Document], tokens: list[Tokens], share: float, encoder
     if share <= 0:
         return Split(whole, [], "documents", 0)
     if len(documents) >= FEW_DOCUMENTS:
-        chosen = _lowest(
-            [_key(d.source, d.index) for d in documents], [p.targets for p in whole], share, apart=False
-        )
+        groups = _copies(documents)
+        keys = [_key(documents[g[0]].source, documents[g[0]].index) for g in groups]
+        sizes = [sum(whole[i].targets for i in g) for g in groups]
+        chosen = {i for n in _lowest(keys, sizes, share, apart=False) for i in groups[n]}
         train = [p for i, p in enumerate(whole) if i not in chosen]
         return Split(train, [p for i, p in enumerate(whole) if i in chosen], "documents", len(chosen))
     return _by_passage(documents, tokens, share, encoder)
+
+
+def _copies(documents: list[Document]) -> list[list[int]]:
+    """Indexes of documents with the same words: copies must fall on one side of the split."""
+    groups: dict[str, list[int]] = {}
+    for i, document in enumerate(documents):
+        groups.setdefault(" ".join(document.text.split()), []).append(i)
+    return list(groups.values())
 
 
 def _by_passage(documents: list[Document], tokens: list[Tokens], share: float, encoder: Encoder) -> Split:
@@ -75,9 +84,9 @@ def _bounds(text: str, length: int, size: int, encoder: Encoder) -> list[int]:
         ends = np.array([m.end() for m in re.finditer(pattern, text)])
         if len(ends) * size * 2 > length:  # enough of them that a passage need not grow past twice its size
             break
-    cuts = (
-        np.unique(np.searchsorted(at, ends)) + 1 if len(ends) else np.array([], dtype=int)
-    )  # + 1: the start token
+    else:  # a script without spaces: any token may begin a passage
+        ends = at[size::size]
+    cuts = np.unique(np.searchsorted(at, ends)) + 1  # + 1: the start token
     bounds = [1]
     for cut in cuts.tolist():
         if cut - bounds[-1] >= size and length - cut >= size // 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -43,22 +44,19 @@ def marker() -> bytes:
 
 def check(root: Path) -> None:
     """Refuse a registry written by a newer AdapterKit, or a damaged marker."""
-    import json
-
     path = root / MARKER
     if not path.exists():
         return
     try:
         body = json.loads(path.read_bytes())
-        told = body.pop("sha256")
-    except (ValueError, KeyError, AttributeError):
-        raise Damaged(
-            f"{path} is damaged.", hint=f"delete it; the next train writes it again: rm {path}"
-        ) from None
-    if told != sha256_bytes(canonical_json(body)):
+        whole = body.pop("sha256") == sha256_bytes(canonical_json(body))
+        schema = int(body["schema"])
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        whole, schema = False, 0
+    if not whole:
         raise Damaged(f"{path} is damaged.", hint=f"delete it; the next train writes it again: rm {path}")
-    if body["schema"] > SCHEMA:
+    if schema > SCHEMA:
         raise Unsupported(
-            f"{root} was written by a newer AdapterKit (format {body['schema']}, this one reads {SCHEMA}).",
+            f"{root} was written by a newer AdapterKit (format {schema}, this one reads {SCHEMA}).",
             hint="pip install -U adapterkit",
         )

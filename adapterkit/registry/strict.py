@@ -19,6 +19,9 @@ from adapterkit.registry import tensorfile
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 MAX_RANK = 256
+MAX_ALPHA = 1e6
+# Other ways to begin a LoRA (pissa, olora, loftq, corda) change the base, so the adapter fits no other copy of it.
+PLAIN_BEGINNINGS = (None, True, False, "gaussian")
 KNOWN = frozenset(TARGETS["all"])
 # Keys that say nothing about the weights, or are checked by name below; any other must be empty.
 HARMLESS = frozenset(
@@ -36,7 +39,6 @@ HARMLESS = frozenset(
         "base_model_name_or_path",
         "revision",
         "peft_version",
-        "init_lora_weights",
         "auto_mapping",
         "megatron_core",
         "qalora_group_size",
@@ -120,7 +122,7 @@ def _config(folder: Path, label: str) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_bytes()[: 1 << 20])
         kind = config["peft_type"], config["task_type"], config.get("bias", "none")
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
         raise Damaged(
             f"{label}: its {CONFIG} can't be read ({type(e).__name__}).", hint="fetch it again"
         ) from None
@@ -129,6 +131,7 @@ def _config(folder: Path, label: str) -> dict[str, Any]:
             f"{label} is {kind[0]} for {kind[1]} with bias {kind[2]}; only plain LoRA for text is served."
         )
     full = [k for k, v in config.items() if k not in HARMLESS and v not in (None, False, [], {}, "")]
+    full = [k for k in full if k != "init_lora_weights" or config[k] not in PLAIN_BEGINNINGS]
     if full:
         raise Unsupported(
             f"{label} uses {', '.join(sorted(full))}, which is not plain LoRA.", hint="merge it with PEFT"
@@ -136,11 +139,15 @@ def _config(folder: Path, label: str) -> dict[str, Any]:
     r, alpha, targets = config.get("r"), config.get("lora_alpha"), config.get("target_modules")
     if type(r) is not int or not 1 <= r <= MAX_RANK:
         raise Unsupported(f"{label} has rank {r!r}; 1 to {MAX_RANK} are served.")
-    if type(alpha) not in (int, float) or not math.isfinite(alpha):  # type: ignore[arg-type]
+    if type(alpha) not in (int, float) or not abs(alpha) <= MAX_ALPHA:  # type: ignore[arg-type]
         raise Damaged(
             f"{label} has lora_alpha {alpha!r}, which is no number.", hint="mend it in adapter_config.json"
         )
-    if not isinstance(targets, list) or not targets or not set(targets) <= KNOWN:
+    if (
+        not isinstance(targets, list)
+        or not targets
+        or not all(isinstance(t, str) and t in KNOWN for t in targets)
+    ):
         raise Unsupported(
             f"{label} targets {str(targets)[:80]}; exact names are needed: {', '.join(sorted(KNOWN))}.",
             hint="patterns are not run",

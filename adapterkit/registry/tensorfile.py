@@ -64,8 +64,12 @@ def read_header(path: Path) -> Header:
             raise _bad(path, f"its header says {length} bytes")
         raw = file.read(length)
     try:
-        table = json.loads(raw)
+        if raw[:1] != b"{":
+            raise ValueError("not an object")
+        table = json.loads(raw.decode("utf-8"))
         metadata = table.pop("__metadata__", {})
+        if not all(isinstance(v, str) for v in metadata.values()):
+            raise ValueError("metadata that is not text")
         entries = {name: _entry(spec) for name, spec in table.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise _bad(path, f"its header can't be read ({type(e).__name__})") from None
@@ -85,7 +89,7 @@ def _entry(spec: dict[str, Any]) -> Entry:
 
 def _check_layout(path: Path, entries: Mapping[str, Entry], data: int) -> None:
     at = 0
-    for name, e in sorted(entries.items(), key=lambda item: item[1].begin):
+    for name, e in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
         if not NAME.fullmatch(name):
             raise _bad(path, f"{name[:40]!r} is no name for a tensor")
         if e.dtype not in SIZES or e.begin != at or e.end - e.begin != math.prod(e.shape) * SIZES[e.dtype]:

@@ -160,15 +160,18 @@ def read(folder: Path, note: str = "") -> Version:
     try:
         if path.stat().st_size > MAX_MANIFEST:
             raise ValueError("too long")
-        manifest = json.loads(path.read_bytes())
-        whole = seal(manifest) == manifest
-        if whole and manifest["schema"] > SCHEMA:
+        raw = path.read_bytes()
+        manifest = json.loads(raw)
+        whole = canonical_json(seal(manifest)) == raw
+        if whole and manifest["min_reader"] > SCHEMA:
             raise Unsupported(
                 f"{path} was written by a newer AdapterKit (format {manifest['schema']}, this one reads {SCHEMA}).",
                 hint="pip install -U adapterkit",
             )
         if not whole or not is_name(manifest["name"]):
             raise ValueError("changed")
+        if folder.name != str(manifest["version"]) and folder.parent.name != ".staging":
+            raise ValueError(f"it says it is version {manifest['version']}")
         return Version(
             name=manifest["name"],
             number=int(manifest["version"]),
@@ -181,7 +184,7 @@ def read(folder: Path, note: str = "") -> Version:
             note=note,
             deleted=(folder / "deleted").exists(),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         where = f"{folder.parent.name}@{folder.name}"
         raise Damaged(
             f"{where} is damaged: its manifest can't be read ({type(e).__name__}: {e}).",
