@@ -48,7 +48,7 @@ def test_what_is_learned_does_not_depend_on_the_batch_size(base: Base, prepared:
 
 
 def test_a_row_longer_than_the_base_sees_is_refused(base: Base) -> None:
-    with pytest.raises(RecipeError, match="'train.max_length' is 128; the base tiny sees 64"):
+    with pytest.raises(RecipeError, match=r"'train\.max_length' is 128; the base tiny sees 64"):
         row_length(Recipe(train=TrainSpec(max_length=128)), base)
 
 
