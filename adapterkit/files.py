@@ -89,11 +89,19 @@ def sync_tree(folder: Path, file_mode: int) -> None:
 def append_line(path: Path, record: dict[str, Any]) -> None:
     """Add one JSON line. O_APPEND makes a short write one piece between processes."""
     line = canonical_json(record) + b"\n"
-    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        os.write(fd, line)
+        os.write(fd, line if _ends_whole(fd) else b"\n" + line)
     finally:
         os.close(fd)
+
+
+def _ends_whole(fd: int) -> bool:
+    """Whether the last line has its end; one torn by a crash must not swallow the next."""
+    if os.fstat(fd).st_size == 0:
+        return True
+    os.lseek(fd, -1, os.SEEK_END)
+    return os.read(fd, 1) == b"\n"
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -136,7 +144,14 @@ def no_space(where: Path) -> Iterator[None]:
 def human_size(size: float) -> str:
     """``1.2 MB`` in powers of 1,000, as disks and downloads are labelled."""
     for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+        number = f"{size:.0f}" if unit == "B" or size >= 99.95 else f"{size:.1f}"
+        if float(number) < 1000:  # the rounded number, or 999,950 would be 1000 kB
+            return f"{number} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
+
+
+def shown(path: Path | str) -> str:
+    """A path as a person writes it, the home folder as ``~``."""
+    text, home = str(path), str(Path.home())
+    return "~" + text[len(home) :] if text == home or text.startswith(home + os.sep) else text

@@ -52,14 +52,19 @@ def is_name(text: str) -> bool:
     return bool(NAME.fullmatch(text)) and text not in RESERVED and text not in DEVICES
 
 
-def check_name(text: str) -> str:
-    """The name itself, or an error that says which names are allowed and suggests one."""
+def check_name(text: str, *, typed: str = "--name") -> str:
+    """The name itself, or an error that says which names are allowed and suggests one.
+
+    Args:
+        text: the name.
+        typed: what stands before a name on the command line, for the hint.
+    """
     if is_name(text):
         return text
     why = "reserved" if text in RESERVED | DEVICES else "not a name for an adapter"
     raise UsageProblem(
         f"{text!r} is {why}. Names are lower-case letters, digits, - and _, at most 64, beginning with a letter or digit.",
-        hint=f"--name {suggest_name(text)}",
+        hint=f"{typed} {suggest_name(text)}",
     )
 
 
@@ -84,11 +89,12 @@ def parse_adapter(text: str) -> tuple[Part, ...]:
     """Parts of a blend; the empty tuple is plain GPT-2 (``base``).
 
     Raises:
-        UsageProblem: several parts without weights, a weight that is no number.
+        UsageProblem: several parts without weights, a weight that is no number,
+            the base as a part.
     """
     if text.strip() == "base":
         return ()
-    parts = tuple(_parse_part(p) for p in text.split(","))
+    parts = _without_base(tuple(_parse_part(p) for p in text.split(",")))
     if len(parts) > 1 and any(p.weight is None for p in parts):
         names = [str(p.ref) for p in parts]
         share = ",".join(f"{n}={1 / len(names):.2g}" for n in names)
@@ -101,20 +107,39 @@ def parse_adapter(text: str) -> tuple[Part, ...]:
 
 def _parse_part(text: str) -> Part:
     left, equals, right = text.strip().partition("=")
-    if not equals:
-        return Part(parse_ref(left))
+    return Part(parse_ref(left), _weight(right, left) if equals else None)
+
+
+def _weight(given: str | float, name: str) -> float:
     try:
-        weight = float(right)
-    except ValueError:
+        weight = float(given)
+    except (ValueError, TypeError, OverflowError):
         weight = math.nan
     if not math.isfinite(weight):
-        raise UsageProblem(f"{right!r} in {text.strip()!r} is not a weight.", hint=f"for example {left}=0.6")
-    return Part(parse_ref(left), weight)
+        raise UsageProblem(
+            f"{str(given)!r} in {f'{name}={given}'!r} is not a weight.", hint=f"for example {name}=0.6"
+        )
+    return weight
+
+
+def _without_base(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """The parts, none of which may be the base: every adapter is added to it already."""
+    others = [p for p in parts if p.ref.name != "base"]
+    if len(others) == len(parts):
+        return parts
+    blend = ",".join(str(p.ref) if p.weight is None else f"{p.ref}={p.weight:g}" for p in others)
+    side = " ".join(str(p.ref) for p in others)
+    raise UsageProblem(
+        "'base' is plain GPT-2, to which every adapter is added: it has no versions and takes no weight.",
+        hint=f"leave it out: {blend}; side by side: adapterkit compare base {side}"
+        if others
+        else "write it alone: base",
+    )
 
 
 def from_mapping(parts: Mapping[str, float]) -> tuple[Part, ...]:
     """The dict form of a blend, ``{"noir": 0.7, "shanty": 0.3}``."""
-    return tuple(Part(parse_ref(k), float(v)) for k, v in parts.items())
+    return _without_base(tuple(Part(parse_ref(k), _weight(v, k)) for k, v in parts.items()))
 
 
 def looks_like_digest(version: str) -> bool:

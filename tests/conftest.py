@@ -73,7 +73,8 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def text_file(tmp_path: Path) -> Path:
     """About 2,600 words, a line a document."""
     path = tmp_path / "work" / "tales.txt"
-    path.write_text("".join(f"{SENTENCES[i % 8]} {SENTENCES[(i * 3 + 1) % 8]}\n" for i in range(120)))
+    triples = [(i % 8, i // 8 % 8, i // 16 % 8) for i in range(120)]  # nearly all different
+    path.write_text("".join(f"{SENTENCES[a]} {SENTENCES[b]} {SENTENCES[c]}\n" for a, b, c in triples))
     return path
 
 

@@ -109,15 +109,11 @@ def test_a_torn_blend_is_refused(text: str) -> None:
         parse_adapter(text)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="base is taken for a name; the store then says no adapter named 'base'"
-)
 def test_the_base_is_no_part_of_a_blend() -> None:
     with pytest.raises(UsageProblem, match=r"'base' is (reserved|plain GPT-2)"):
         parse_adapter("base=0.5,noir=0.5")
 
 
-@pytest.mark.xfail(strict=True, reason="from_mapping takes any float, the text form refuses nan and inf")
 def test_a_dict_refuses_the_weights_that_the_text_refuses() -> None:
     with pytest.raises(UsageProblem, match="not a weight"):
         from_mapping({"noir": float("nan")})

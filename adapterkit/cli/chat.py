@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adapterkit.cli.output import base_of, common, note, short
+from adapterkit.cli.output import base_of, common, note
 from adapterkit.cli.write import SAMPLING, settings, writing_options
 from adapterkit.errors import AdapterKitError, NotFound, UsageProblem
+from adapterkit.files import shown
 from adapterkit.recipe import yaml12
 from adapterkit.registry.store import Registry
 
@@ -41,10 +42,11 @@ def chat_verb(
     """Write together with an adapter, turn by turn."""
     store = Registry(registry)
     chosen = adapter or _newest(store)
+    its_base = base_of(store, [chosen], base)  # also the check of the name, before torch
     from adapterkit.generation.generator import Generator  # torch loads here
     from adapterkit.generation.session import Session
 
-    generator = Generator(base_of(store, [chosen], base), registry=store, device=device)
+    generator = Generator(its_base, registry=store, device=device)
     session = Session(generator, chosen, **({"max_new_tokens": 60} | settings(values, stop, seed)))
     context = int(generator.base.context * WORDS_A_TOKEN)
     note(
@@ -60,7 +62,7 @@ def _newest(store: Registry) -> str:
     made = sorted(store.versions(), key=lambda v: v.created)
     if not made:
         raise NotFound(
-            f"there is no adapter in {short(store.path)} yet.",
+            f"there is no adapter in {shown(store.path)} yet.",
             hint="adapterkit demo, or adapterkit chat base",
         )
     return made[-1].name

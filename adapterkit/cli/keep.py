@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import click
 
-from adapterkit.cli.output import age, common, emit, gain, note, short, table
+from adapterkit.cli.output import age, common, emit, gain, note, table
 from adapterkit.errors import NotFound, UsageProblem
-from adapterkit.files import human_size
+from adapterkit.files import human_size, shown
+from adapterkit.refs import parse_ref
 from adapterkit.registry.store import Registry
 from adapterkit.registry.version import Version
 
@@ -27,29 +29,50 @@ def list_verb(
 ) -> None:
     """The adapters: newest version of each name."""
     store = Registry(registry)
-    versions = [v for n in names or store.names() for v in store.versions(n)]
-    for name in names:
-        if name not in store:
-            store[name]  # raises the error that names the nearest
-    shown = versions if every else list({v.name: v for v in versions}.values())
-    shown = sorted(shown, key=lambda v: _key(v, sort), reverse=sort in ("made", "size"))
+    found = [_meant(store, text) for text in names or store.names()]
+    versions = list(dict.fromkeys(v for each in found for v in each))
+    rows = versions if every else list(dict.fromkeys(v for each in found for v in each[-1:]))
+    rows = sorted(rows, key=lambda v: _key(v, sort), reverse=sort in ("made", "size"))
+    problems = [e for n in _names(names) or store.names() for e in store.problems(n)]
+    for problem in problems:
+        note(f"{problem.message} {problem.hint}")
     if as_json:
-        emit({"registry": str(store.path), "versions": [record(store, v) for v in shown]})
-        return
-    if quiet:
-        click.echo("\n".join(v.ref for v in shown))
-        return
-    if not versions:
-        click.echo(f"No adapters in {short(store.path)} yet. Train one: adapterkit train FOLDER-OR-FILE")
-        return
+        told = [record(store, v) for v in rows]
+        emit({"registry": str(store.path), "versions": told, "problems": [e.message for e in problems]})
+    elif quiet:
+        for v in rows:
+            click.echo(v.ref)
+    elif not versions:
+        yet = "that can be read" if problems else "yet"
+        click.echo(f"No adapters in {shown(store.path)} {yet}. Train one: adapterkit train FOLDER-OR-FILE")
+    else:
+        _show_table(store, rows, versions, sort)
+
+
+def _names(texts: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(parse_ref(t).name for t in texts))
+
+
+def _meant(store: Registry, text: str) -> list[Version]:
+    """Every version of a NAME, or the one of NAME@VERSION."""
+    ref = parse_ref(text)
+    if ref.version is not None:
+        return [store[text]]
+    found = store.versions(ref.name)
+    if not found and not store.problems(ref.name):
+        store[text]  # raises the error that names the nearest
+    return found
+
+
+def _show_table(store: Registry, rows: list[Version], versions: list[Version], sort: str) -> None:
     header = ["NAME", "VERSION", "NOTE", "BASE", "UNSEEN TEXT", "SIZE", "MADE", "ALIASES"]
-    click.echo(table([header, *(_row(store, v) for v in shown)]))
+    click.echo(table([header, *(_row(store, v) for v in rows)]))
     total = human_size(sum(v.size for v in versions))
     count = len({v.name for v in versions})
-    more = " (--all)" if len(shown) < len(versions) else ""
+    more = " (--all)" if len(rows) < len(versions) else ""
     click.echo(
         f"{count} adapter{'s' * (count != 1)}, {len(versions)} version{'s' * (len(versions) != 1)}{more}, "
-        f"{total} in {short(store.path)}"
+        f"{total} in {shown(store.path)}"
     )
     if sort == "gain":
         note(
@@ -134,11 +157,9 @@ def show_verb(
 
 
 def recipe_file(v: Version) -> str:
-    import yaml
+    from adapterkit.recipe import yaml12
 
-    told = v.recipe.model_dump(mode="json")
-    text: str = yaml.safe_dump(told, sort_keys=False, allow_unicode=True)
-    return f"# {v.ref} {v.digest[:8]}, every value resolved\n{text}"
+    return f"# {v.ref} {v.digest[:8]}, every value resolved\n{yaml12.dump(v.recipe.model_dump(mode='json'))}"
 
 
 def _origins(v: Version) -> dict[str, str]:
@@ -162,7 +183,7 @@ def _page(store: Registry, v: Version) -> str:
         ("unseen text", f"{gain(m)}  on {m.tokens:,} tokens ({data['held_out']['count']} {data['held_out']['unit']})" if m.tokens else "not tested"),
         ("ends by itself", f"{m.stops:.0%} of samples" if m.stops is not None else "not expected: long documents"),
         ("copied at most", f"{m.copied_words} words" if m.copied_words is not None else "unknown"),
-        ("files", f"{human_size(v.size)} in {short(v.path)}"),
+        ("files", f"{human_size(v.size)} in {shown(v.path)}"),
     ]  # fmt: skip
     lines += [f"  {name:<15} {value}" for name, value in facts if value]
     origins = _origins(v)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import errno
 import json
+import re
+import shlex
 import sys
 import traceback
 from difflib import get_close_matches
@@ -17,7 +19,7 @@ from typing import Any
 import click
 
 import adapterkit
-from adapterkit.errors import AdapterKitError
+from adapterkit.errors import AdapterKitError, UsageProblem
 
 # Heading -> verb -> (module, help). The help repeats the command's own first line; a test keeps them equal.
 VERBS: dict[str, dict[str, tuple[str, str]]] = {
@@ -63,14 +65,24 @@ class Verbs(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         verb = args[0]
         if self.get_command(ctx, verb) is None and not verb.startswith("-"):
-            known = self.list_commands(ctx)
-            meant = MEANT.get(verb)
-            close = [meant] if meant and meant.split()[0] in known else get_close_matches(verb, known, n=1)
-            hint = f"adapterkit {close[0]}" if close else "all commands: adapterkit --help"
-            from adapterkit.errors import UsageProblem
-
-            raise UsageProblem(f"there is no command {verb!r}.", hint=hint)
+            raise self._no_verb(ctx, verb)
         return super().resolve_command(ctx, args)
+
+    def _no_verb(self, ctx: click.Context, verb: str) -> UsageProblem:
+        meant = MEANT.get(verb)
+        if meant and not self._is_there(ctx, meant):
+            return UsageProblem(
+                f"there is no command {verb!r}, and {meant!r} is not there yet.", hint="adapterkit --help"
+            )
+        close = [meant] if meant else get_close_matches(verb, self.list_commands(ctx), n=1)
+        hint = f"adapterkit {close[0]}" if close else "all commands: adapterkit --help"
+        return UsageProblem(f"there is no command {verb!r}.", hint=hint)
+
+    def _is_there(self, ctx: click.Context, meant: str) -> bool:
+        """Whether a verb of ours has come already, with its options."""
+        verb, *options = meant.split()
+        command = self.get_command(ctx, verb)
+        return command is not None and {o for p in command.params for o in p.opts}.issuperset(options)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for heading, verbs in VERBS.items():
@@ -101,7 +113,7 @@ def run(argv: list[str]) -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except AdapterKitError as e:
-        _show(e.message, e.hint, e.code, e.details, as_json="--json" in argv)
+        _show(e.message, _pasted(e, argv), e.code, e.details, as_json="--json" in argv)
         return e.exit_code
     except click.UsageError as e:
         hint = f"{e.ctx.command_path} --help" if e.ctx else "adapterkit --help"
@@ -126,6 +138,23 @@ def run(argv: list[str]) -> int:
         return 4
     except Exception:
         return _our_bug()
+
+
+def _pasted(error: AdapterKitError, argv: list[str]) -> str:
+    """The hint; after a name misspelt, the command as it was meant, and the hint's aside."""
+    wrong, right = error.details.get("name", ""), error.details.get("nearest")
+    place = next((i for i, word in enumerate(argv[1:], 1) if wrong in _names(word)), None)
+    if not right or place is None:
+        return error.hint
+    parts = re.split(r"(,)", argv[place])
+    mended = "".join(p.replace(wrong, right, 1) if _names(p) == [wrong] else p for p in parts)
+    aside = error.hint.partition("     ")[2]
+    return f"adapterkit {shlex.join([*argv[:place], mended, *argv[place + 1 :]])}     {aside}".rstrip()
+
+
+def _names(word: str) -> list[str]:
+    """Names of the adapters in a word such as ``noir@3=0.6,shanty=0.4``."""
+    return [re.split("[@=]", part.strip(), maxsplit=1)[0] for part in word.split(",")]
 
 
 def _our_bug() -> int:

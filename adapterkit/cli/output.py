@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from copy import copy
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import click
@@ -22,12 +21,31 @@ SCHEMA = 1
 
 
 def common(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--registry``, ``--json`` and ``-q``, which every verb has."""
+    """``--registry``, ``--json``, ``-q`` and ``--help-all``, which every verb has."""
+    command = click.option(
+        "--help-all", is_flag=True, is_eager=True, expose_value=False, callback=_help_all, help="Every flag."
+    )(command)
     command = click.option("-q", "--quiet", is_flag=True, help="Say only the result.")(command)
     command = click.option("--json", "as_json", is_flag=True, help="The result as one JSON document.")(
         command
     )
     return click.option("--registry", metavar="DIR", help="The folder with the adapters.")(command)
+
+
+def _help_all(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    full = copy(ctx.command)  # the command itself keeps its flags hidden for the next --help
+    full.params = [_unhidden(p) for p in full.params]
+    click.echo(full.get_help(ctx))
+    ctx.exit()
+
+
+def _unhidden(param: click.Parameter) -> click.Parameter:
+    param = copy(param)
+    if isinstance(param, click.Option):
+        param.hidden = False
+    return param
 
 
 def note(text: str, quiet: bool = False) -> None:
@@ -84,13 +102,6 @@ def age(moment: datetime) -> str:
             count = int(seconds // size)
             return f"{count} {unit if count != 1 or unit != 'days' else 'day'}"
     return "now"
-
-
-def short(path: Path) -> str:
-    """A path with the home folder as ``~``."""
-    home = str(Path.home())
-    text = str(path)
-    return "~" + text[len(home) :] if text.startswith(home + os.sep) else text
 
 
 def interactive() -> bool:

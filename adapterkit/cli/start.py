@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import shutil
 from importlib import metadata
 from pathlib import Path
@@ -13,10 +14,11 @@ import click
 
 import adapterkit
 from adapterkit.cli.demo import demo_verb as demo_verb
-from adapterkit.cli.output import common, emit, short
+from adapterkit.cli.output import common, emit
 from adapterkit.errors import UsageProblem
-from adapterkit.files import human_size
+from adapterkit.files import human_size, shown
 from adapterkit.recipe.keys import Key, keys
+from adapterkit.refs import check_name
 from adapterkit.registry import place
 from adapterkit.registry.store import Registry
 
@@ -44,7 +46,7 @@ def start_screen() -> None:
     store = Registry()
     count = sum(1 for n in store.names() if store.versions(n))
     if count:
-        click.echo(f"Here: {count} adapter{'s' * (count != 1)} in {short(store.path)}: adapterkit list")
+        click.echo(f"Here: {count} adapter{'s' * (count != 1)} in {shown(store.path)}: adapterkit list")
     click.echo("All commands: adapterkit --help")
 
 
@@ -68,7 +70,7 @@ def doctor_verb(registry: str | None, as_json: bool, quiet: bool) -> int:
     click.echo(f"\n{device}\n\nPlaces")
     for name, told in places.items():
         click.echo(
-            f"  {name:<10} {short(Path(told['path']))}   {human_size(told['bytes'])}, {human_size(told['free'])} free"
+            f"  {name:<10} {shown(Path(told['path']))}   {human_size(told['bytes'])}, {human_size(told['free'])} free"
         )
     if not problems:
         click.echo("\nNo problems.")
@@ -121,8 +123,9 @@ def _problems(store: Registry, versions: dict[str, str | None]) -> list[str]:
     staging = store.path / ".staging"
     if staging.is_dir() and (left := list(staging.iterdir())):
         found.append(
-            f"{len(left)} unfinished write{'s' * (len(left) != 1)} in {short(staging)}: rm -r {staging}"
+            f"{len(left)} unfinished write{'s' * (len(left) != 1)} in {shown(staging)}: rm -r {staging}"
         )
+    found += [f"{e.message} {e.hint}" for e in store.problems()]
     for version in store.versions():
         try:
             version.verify()
@@ -140,26 +143,36 @@ def init_verb(
 ) -> None:
     """Make a project here, or a recipe with every key commented."""
     root = Path(folder or ".")
+    wanted = [root / "adapters" / place.MARKER, root / "configs", root / ".gitignore"]
+    there = [] if recipe else [p for p in wanted if p.exists()]
     if recipe:
         made = [_write_recipe(root, recipe)]
     else:
-        place.create(root / "adapters")
-        (root / "configs").mkdir(exist_ok=True)
-        made = [root / "adapters" / place.MARKER, root / "configs"]
-        if not (root / ".gitignore").exists():
-            (root / ".gitignore").write_text("adapters/*\n!adapters/registry.json\n")
-            made.append(root / ".gitignore")
+        _make_project(root)
+        made = [p for p in wanted if p not in there]
     if as_json:
         emit({"made": [str(p) for p in made]})
         return
     for path in made:
         click.echo(f"made {path}")
+    for path in there:
+        click.echo(f"there already: {path}")
+
+
+def _make_project(root: Path) -> None:
+    place.create(root / "adapters")
+    (root / "configs").mkdir(exist_ok=True)
+    if not (root / ".gitignore").exists():
+        (root / ".gitignore").write_text("adapters/*\n!adapters/registry.json\n")
 
 
 def _write_recipe(root: Path, name: str) -> Path:
+    folder = "" if root == Path() else f" {shlex.quote(str(root))}"
+    typed = f"adapterkit init{folder} --recipe"
+    check_name(name, typed=typed)  # it names a file, and the adapter that is made by it
     path = root / "configs" / f"{name}.yaml"
     if path.exists():
-        raise UsageProblem(f"{path} is there already.", hint=f"adapterkit init --recipe {name}-2")
+        raise UsageProblem(f"{path} is there already.", hint=f"{typed} {name}-2")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(commented_recipe(name), encoding="utf-8")
     return path
@@ -176,7 +189,7 @@ def commented_recipe(name: str) -> str:
         head, _, last = key.path.rpartition(".")
         if head != group:
             group = head
-            lines += ["", f"# {head}:"]
+            lines += ["", f"# {head}:"] if head else [""]
         lines += [
             f"#{'   ' if head else ' '}# {key.help} ({key.allowed})",
             f"#{'   ' if head else ' '}{last}: {_spelled(key)}",

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adapterkit.cli.output import common, emit, gain, note, short, signed
+from adapterkit.cli.output import common, emit, gain, note, signed
 from adapterkit.errors import UsageProblem
-from adapterkit.files import human_size
+from adapterkit.files import human_size, shown
+from adapterkit.recipe.given import load_named, load_sources
 from adapterkit.recipe.keys import Key, keys
+from adapterkit.refs import check_name
+from adapterkit.registry.store import Registry
 
 if TYPE_CHECKING:
     from adapterkit.registry.version import Version
@@ -56,15 +59,6 @@ def _help(key: Key) -> str:
     return f"{key.help}  [{key.default if key.default not in (None, '') else 'none'}]"
 
 
-def _help_all(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-    if value:
-        for each in ctx.command.params:
-            if isinstance(each, click.Option):
-                each.hidden = False
-        click.echo(ctx.get_help())
-        ctx.exit()
-
-
 @click.command("train")
 @click.argument("source", nargs=-1)
 @click.option("--recipe", metavar="NAME", help="A recipe by name; SOURCE then replaces its text.")
@@ -76,9 +70,6 @@ def _help_all(ctx: click.Context, param: click.Parameter, value: bool) -> None:
 )
 @recipe_options
 @common
-@click.option(
-    "--help-all", is_flag=True, is_eager=True, expose_value=False, callback=_help_all, help="Every flag."
-)
 def train_verb(
     source: tuple[str, ...], recipe: str | None, name: str | None, note: str, fresh: bool, sets: tuple[str, ...],
     registry: str | None, as_json: bool, quiet: bool, **values: Any,
@@ -92,21 +83,19 @@ def train_verb(
     if not source and not recipe:
         raise UsageProblem("nothing to learn from was named.", hint="adapterkit train FOLDER-OR-FILE")
     screen = Screen(quiet or as_json)
-    from adapterkit.recipe import load as recipes
-    from adapterkit.training import run as training  # torch loads here, not for --help
-
     if recipe:
-        if source:
-            flags["data.source"] = source[0] if len(source) == 1 else list(source)
-        loaded = [recipes.from_file(recipes.find(recipe), flags)]
+        loaded = [load_named(recipe, source, flags, screen.say)]
     else:
-        loaded = training.load_sources(source, flags, screen.tell)
+        loaded = load_sources(source, flags, screen.say)
     if name and len(loaded) > 1:
         raise UsageProblem("--name with several recipes.", hint="leave --name out, or train them one by one")
+    if name is not None:
+        check_name(name)
+    store = Registry(registry)
+    from adapterkit.training import run as training  # torch loads here, after every slip that needs no torch
+
     for each in loaded:
-        version = training.run(
-            each, name=name, note=note, registry=registry, fresh=fresh, on_event=screen.tell
-        )
+        version = training.run(each, name=name, note=note, registry=store, fresh=fresh, on_event=screen.tell)
         _result(version, as_json, quiet, existed=screen.existed)
 
 
@@ -137,8 +126,12 @@ class Screen:
         kind = type(event).__name__.lower()
         getattr(self, f"_{kind}")(event)
 
+    def say(self, text: str) -> None:
+        """The listener of what comes before ``train``."""
+        note(text, self.quiet)
+
     def _said(self, event: Any) -> None:
-        note(event.text, self.quiet)
+        self.say(event.text)
 
     def _begun(self, event: Any) -> None:
         self._steps = event.steps
@@ -217,7 +210,7 @@ def _result(version: Version, as_json: bool, quiet: bool, existed: bool) -> None
     lines.append(f"  ends by itself                         {ends}")
     if m.gain is not None:
         lines.append(_verdict(version, m.gain, m.copied_words or 0))
-    lines += ["", f"saved   {short(version.path)}   {human_size(version.size)}"]
+    lines += ["", f"saved   {shown(version.path)}   {human_size(version.size)}"]
     lines += [f"next    adapterkit chat {version.name}", f"        adapterkit compare base {version.name}"]
     click.echo("\n".join(lines))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -109,17 +110,22 @@ def _understand(words: tuple[str, ...], prompt: str | None, store: Registry) -> 
         have = ", ".join(store.names()) or "none yet"
         raise UsageProblem(
             f"{adapter!r} is not an adapter. The adapter comes first, then the prompt in quotes.",
-            hint=f"adapterkit generate {_any(store)} \"{said}\"     (you have {have}; 'base' is plain GPT-2)",
+            hint=f"adapterkit generate {_any(store)} {_quoted(said)}     (you have {have}; 'base' is plain GPT-2)",
         )
     if len(rest) > 1:
         raise UsageProblem("the prompt is more than one word and not in quotes.",
-                           hint=f'adapterkit generate {adapter} "{" ".join(rest)}"')  # fmt: skip
+                           hint=f"adapterkit generate {adapter} {_quoted(' '.join(rest))}")  # fmt: skip
     if prompt is not None and rest:
         raise UsageProblem("the prompt was given twice.", hint="once as PROMPT or once as -p")
     text = prompt if prompt is not None else rest[0] if rest else None
     if text == "-" or (text is None and not sys.stdin.isatty()):
         text = sys.stdin.read().rstrip("\n")
     return adapter, text or ""
+
+
+def _quoted(prompt: str) -> str:
+    """A prompt as one word of the shell, between the quotes that a person would type if they do."""
+    return shlex.quote(prompt) if set(prompt) & set('"$`\\!') else f'"{prompt}"'
 
 
 def _any(store: Registry) -> str:

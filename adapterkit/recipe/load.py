@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from adapterkit.errors import NotFound, RecipeError, nearest
 from adapterkit.recipe import yaml12
-from adapterkit.recipe.keys import keys
+from adapterkit.recipe.keys import Key, keys
 from adapterkit.recipe.schema import Recipe
 
 SEE_KEYS = "every key with default and limits: adapterkit init --recipe example"
@@ -85,11 +85,8 @@ def _merge(
         if path not in keys():
             problems.append(_unknown(path, "--set"))
             continue
-        value = yaml12.scalar(raw) if isinstance(raw, str) else raw
-        if isinstance(raw, str) and str in keys()[path].kinds and not isinstance(value, list):
-            value = raw  # a text key takes the words as typed: --set data.revision=0123
         origins[path] = keys()[path].flag
-        _put(values, path, value)
+        _put(values, path, _typed(keys()[path], raw))
     recipe, found = _validate(values, origins)
     problems += found
     if recipe is None or problems:
@@ -98,6 +95,17 @@ def _merge(
         )
         raise RecipeError(shown, hint=SEE_KEYS, details={"problems": problems})
     return Loaded(recipe, name, folder, {k: v for k, v in origins.items() if k in keys()})
+
+
+def _typed(key: Key, raw: Any) -> Any:
+    """What a flag's words mean to its key; a value from Python is one already."""
+    if not isinstance(raw, str):
+        return raw
+    value = yaml12.scalar(raw)
+    is_taken_back = value is None and "null" in key.choices
+    # a text key takes the words as typed: --set data.revision=0123
+    is_text = str in key.kinds and not isinstance(value, list) and not is_taken_back
+    return raw if is_text else value
 
 
 def _put(values: dict[str, Any], path: str, value: Any) -> None:
@@ -132,20 +140,17 @@ def _key_of(loc: tuple[str, ...]) -> str:
 
 
 def _word(path: str, error: Any, origins: Mapping[str, str]) -> str:
-    if error["type"] == "extra_forbidden":
-        return _unknown(path, origins.get(path, ""))
+    if error["type"] in ("extra_forbidden", "invalid_key"):  # invalid: a key that is a number
+        is_dotted = any("." in str(part) for part in error["loc"])
+        return _unknown(path, origins.get(path, ""), is_dotted=is_dotted)
     where = origins.get(path) or next((o for k, o in origins.items() if path.startswith(k)), "")
     key = keys().get(path)
     limit = f"it must be {key.allowed}" if key else "it must hold keys of its own"
-    value = _value_at(error, path)
-    return f"{where}: {path!r} is {value!r}; {limit}" if where else f"{path!r} is {value!r}; {limit}"
+    told = f"{path!r} is {error['input']!r}; {limit}"
+    return f"{where}: {told}" if where else told
 
 
-def _value_at(error: Any, path: str) -> Any:
-    return error["input"]
-
-
-def _unknown(path: str, where: str) -> str:
+def _unknown(path: str, where: str, *, is_dotted: bool = False) -> str:
     last = {k.rpartition(".")[2]: k for k in keys()}
     synonyms = {
         "rank": "lora.r",
@@ -157,4 +162,7 @@ def _unknown(path: str, where: str) -> str:
         synonyms.get(path) or nearest(path, keys()) or last.get(nearest(path.rpartition(".")[2], last) or "")
     )
     hint = f", did you mean {close!r}?" if close else ""
+    if is_dotted and close and "." in close:  # right in a flag, but a file nests its keys
+        group, _, name = close.rpartition(".")
+        hint = f"; in a recipe it is written nested: '{group}: {{{name}: ...}}'"
     return f"{where}: unknown key {path!r}{hint}" if where else f"unknown key {path!r}{hint}"

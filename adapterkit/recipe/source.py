@@ -7,12 +7,15 @@ never goes to the network.
 from __future__ import annotations
 
 import glob
+import os
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from adapterkit.errors import DataError, NotFound, UsageProblem, nearest
+from adapterkit.files import shown
 from adapterkit.recipe import load
 
 TEXT_SUFFIXES = frozenset(
@@ -69,7 +72,8 @@ def resolve(text: str) -> Resolved:
     if text.endswith((".yaml", ".yml")):
         return Resolved("recipe", text, f"Recipe {text}.")
     bare = re.fullmatch(r"[\w-]+", text) is not None
-    on_disk = Path(text).exists() or bool(glob.glob(text, recursive=True))
+    path = os.path.expanduser(text)
+    on_disk = os.path.exists(path) or bool(glob.glob(path, recursive=True))
     recipe = _recipe(text) if bare else None
     if on_disk and recipe:
         raise UsageProblem(
@@ -77,9 +81,7 @@ def resolve(text: str) -> Resolved:
             hint=f"adapterkit train ./{text}     or: adapterkit train --recipe {text}",
         )
     if on_disk:
-        return Resolved("text", text, f"Text {text}.")
-    if text[:1] == "~" and Path(text).expanduser().exists():
-        return Resolved("text", str(Path(text).expanduser()), f"Text {text}.")
+        return Resolved("text", path, f"Text {text}.")
     if text[:1] in (".", "/", "~") or text.endswith("/") or Path(text).suffix.lower() in TEXT_SUFFIXES:
         raise no_such_text(text)
     if text.startswith("hub:"):
@@ -93,23 +95,35 @@ def resolve(text: str) -> Resolved:
         name = text.partition("@")[0]
         raise UsageProblem(
             f"{text!r} is a version, not a text.",
-            hint=f"to go on from it: adapterkit train {name}/ --from {text}; to make it again: adapterkit train --repeat {text}",
+            hint=f"adapterkit show {text} --recipe     "
+            f"(how it was made; a new version comes from its text: adapterkit train FOLDER-OR-FILE --name {name})",
         )
     return _neither(text)
 
 
 def no_such_text(text: str) -> DataError:
     """The path error, with the nearest thing that is there."""
-    folder = Path(text.rstrip("/")).parent
+    path = Path(os.path.expanduser(text.rstrip("/")))
+    folder = path.parent
     around = [p.name + ("/" if p.is_dir() else "") for p in folder.iterdir()] if folder.is_dir() else []
-    close = nearest(Path(text.rstrip("/")).name, [a for a in around if not a.startswith(".")])
+    close = nearest(path.name, [a for a in around if not a.startswith(".")])
     prefix = "" if str(folder) == "." else f"{folder}/"
-    hint = f"adapterkit train {prefix}{close}" if close else "give a file, a folder or a glob that is there"
+    hint = (
+        f"adapterkit train {_pasted(prefix + close)}"
+        if close
+        else "give a file, a folder or a glob that is there"
+    )
     return DataError(
-        f"there is no file or folder {text!r} in {Path.cwd() if not folder.is_absolute() else folder}.",
+        f"there is no file or folder {text!r} in {shown(folder if folder.is_absolute() else Path.cwd())}.",
         hint=f"{hint}     (a dataset on the Hub is written owner/name or hub:name)",
         code="no-such-text",
     )
+
+
+def _pasted(path: str) -> str:
+    """A path as one word of the shell; a shell knows no ``~`` between quotes."""
+    short = shown(path)
+    return short if shlex.quote(path) == path else shlex.quote(path)
 
 
 def _recipe(name: str) -> Path | None:

@@ -30,7 +30,7 @@ from adapterkit.model.base import Base
 from adapterkit.model.device import Device, choose
 from adapterkit.model.tokenizer import Tokenizer
 from adapterkit.recipe import load as recipes
-from adapterkit.recipe import source as sources
+from adapterkit.recipe.given import load_sources
 from adapterkit.recipe.keys import by_flag
 from adapterkit.recipe.schema import Recipe, target_modules
 from adapterkit.refs import check_name, suggest_name
@@ -113,27 +113,9 @@ def train(
     else:
         several = isinstance(source, Sequence) and not isinstance(source, str)
         given = [str(s) for s in source] if several else [str(source)]  # type: ignore[union-attr]
-        loaded = load_sources(given, flags, tell=on_event)[0]
+        tell = on_event or ignore
+        loaded = load_sources(given, flags, lambda text: tell(Said(text)))[0]
     return run(loaded, name=name, note=note, registry=registry, fresh=fresh, on_event=on_event, memory=memory)
-
-
-def load_sources(
-    given: Sequence[str], flags: Mapping[str, Any], tell: Listener | None = None
-) -> list[recipes.Loaded]:
-    """Understand SOURCE...: some texts make one recipe, recipes stay one each."""
-    resolved = [sources.resolve(text) for text in given]
-    for each in resolved:
-        (tell or ignore)(Said(each.said))
-    texts = [r for r in resolved if r.kind != "recipe"]
-    if texts and len(texts) < len(resolved):
-        raise UsageProblem(
-            "texts and recipes together in one command.", hint="train them one after the other"
-        )
-    if not texts:
-        return [recipes.from_file(Path(r.value), flags) for r in resolved]
-    values = [f"hub:{r.value}" if r.kind == "hub" else r.value for r in texts]
-    told = {"data.source": values[0] if len(values) == 1 else values, **flags}
-    return [recipes.from_flags(told, name=suggest_name(texts[0].name))]
 
 
 def run(
@@ -359,7 +341,7 @@ def _is_draft(version: Version, job: Job) -> bool:
     """A single long document that was edited has nothing in common by hash; its length tells."""
     before, now = version.manifest["data"], job.prepared
     alike = 0.8 < before["words"] / max(now.words, 1) < 1.25
-    return bool(before["documents"] == len(now.documents) < 20 and alike)
+    return bool(before["documents"] == len(now.documents) == 1 and alike)
 
 
 def _plan_line(job: Job, module: PackedLoss) -> str:
