@@ -50,8 +50,8 @@ def demo_verb(registry: str | None, as_json: bool, quiet: bool) -> None:
     for name, completion in zip(
         ["base", *(s for s, _ in STYLES), "0.5 shanty + 0.5 noir"], made, strict=True
     ):
-        gap = "\n           " if len(name) > 8 else ""
-        click.echo(f"  {name:<8} {gap}{PROMPT} {click.style(_flat(completion.text), bold=True)} ...")
+        gap = "\n           " if len(name) > 8 else " "
+        click.echo(f"  {name:<8}{gap}{PROMPT} {click.style(_flat(completion.text), bold=True)} ...")
     click.echo("\n" + _table(versions))
     click.echo(
         f"\nThat was a toy, in {time.monotonic() - begun:.0f} s. The same with your text and real GPT-2 (548 MB, once):"
