@@ -48,8 +48,8 @@ def _own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("ADAPTERKIT_REGISTRY", raising=False)
     (tmp_path / "home").mkdir()
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
+    (tmp_path / "desk").mkdir()
+    monkeypatch.chdir(tmp_path / "desk")
     from adapterkit.model.cache import cache_folder
 
     cache_folder.cache_clear()
@@ -72,7 +72,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def text_file(tmp_path: Path) -> Path:
     """About 2,600 words, a line a document."""
-    path = tmp_path / "work" / "tales.txt"
+    path = tmp_path / "desk" / "tales.txt"
     triples = [(i % 8, i // 8 % 8, i // 16 % 8) for i in range(120)]  # nearly all different
     path.write_text("".join(f"{SENTENCES[a]} {SENTENCES[b]} {SENTENCES[c]}\n" for a, b, c in triples))
     return path

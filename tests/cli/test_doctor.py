@@ -22,7 +22,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No look for a GPU, no count of a real cache, and a registry here."""
     monkeypatch.setattr(start, "_device", lambda: "Device: cpu, 2 cores, float32. No CUDA GPU.")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
-    place.create(tmp_path / "work" / "adapters")
+    place.create(tmp_path / "desk" / "adapters")
 
 
 def _damage(path: Path) -> None:
@@ -41,7 +41,7 @@ def test_versions_device_and_places_are_told(cli: Cli, tmp_path: Path) -> None:
     out = cli("doctor")[1]
     assert "torch 2." in out
     assert "\nDevice: cpu, 2 cores, float32. No CUDA GPU.\n" in out
-    assert f"  registry   {tmp_path}/work/adapters   " in out
+    assert f"  registry   {tmp_path}/desk/adapters   " in out
     assert f"  cache      {tmp_path}/cache   " in out
     assert f"  hub        {tmp_path}/hub   0 B, " in out
 
@@ -76,7 +76,7 @@ def test_a_torn_manifest_is_a_problem_beside_the_others(cli: Cli) -> None:
 
 
 def test_an_unfinished_write_is_a_problem_with_its_repair(cli: Cli, tmp_path: Path) -> None:
-    left = tmp_path / "work" / "adapters" / ".staging" / "0123"
+    left = tmp_path / "desk" / "adapters" / ".staging" / "0123"
     left.mkdir(parents=True)
     assert f"1 unfinished write in {left.parent}: rm -r {left.parent}\n" in cli("doctor")[1]
 

@@ -25,7 +25,7 @@ SHORT = ["--max-new-tokens", "3"]
 @pytest.fixture
 def here(tmp_path: Path) -> Registry:
     """A project's own registry, found from the working folder."""
-    place.create(tmp_path / "work" / "adapters")
+    place.create(tmp_path / "desk" / "adapters")
     return Registry()
 
 
@@ -53,7 +53,7 @@ def tiny(on_tiny: list[str]) -> list[str]:
 
 def masked(text: str, tmp_path: Path) -> str:
     """Numbers as N, this test's folder as DIR."""
-    return re.sub(r"\d[\d,.]*\d|\d", "N", text.replace(str(tmp_path / "work"), "DIR"))
+    return re.sub(r"\d[\d,.]*\d|\d", "N", text.replace(str(tmp_path / "desk"), "DIR"))
 
 
 def commands(err: str) -> list[list[str]]:

@@ -32,7 +32,7 @@ def test_init_makes_a_project(cli: Cli) -> None:
 
 def test_the_registry_of_the_project_is_the_one_found_from_then_on(cli: Cli, tmp_path: Path) -> None:
     cli("init")
-    assert Registry().path == tmp_path / "work" / "adapters"
+    assert Registry().path == tmp_path / "desk" / "adapters"
 
 
 def test_init_takes_a_folder_that_is_not_there_yet(cli: Cli) -> None:

@@ -206,12 +206,12 @@ def test_the_start_screen_is_three_commands_and_the_way_to_all(cli: Cli) -> None
 
 
 def test_the_start_screen_counts_the_adapters_here(cli: Cli, tmp_path: Path) -> None:
-    place.create(tmp_path / "work" / "adapters")
+    place.create(tmp_path / "desk" / "adapters")
     store = Registry()
     publish(store, "noir")
     publish(store, "noir", seed=1)
     publish(store, "shanty")
-    here = f"Here: 2 adapters in {tmp_path}/work/adapters: adapterkit list\n"
+    here = f"Here: 2 adapters in {tmp_path}/desk/adapters: adapterkit list\n"
     assert cli()[1] == START + here + "All commands: adapterkit --help\n"
 
 
@@ -233,7 +233,7 @@ def test_the_start_screen_goes_on_beside_a_damaged_version(cli: Cli) -> None:
 
 def test_the_start_screen_creates_nothing(cli: Cli, tmp_path: Path) -> None:
     cli()
-    assert list((tmp_path / "work").iterdir()) == list((tmp_path / "home").iterdir()) == []
+    assert list((tmp_path / "desk").iterdir()) == list((tmp_path / "home").iterdir()) == []
 
 
 def test_help_lists_the_verbs_by_group_in_order(cli: Cli) -> None:

@@ -150,7 +150,7 @@ def test_a_flipped_bit_is_refused(trained: ak.Version, registry: Registry, tiny_
 
 
 def test_short_documents_learn_to_end(registry: Registry, tmp_path: Path, tiny_base: Path) -> None:
-    path = tmp_path / "work" / "short.txt"
+    path = tmp_path / "desk" / "short.txt"
     path.write_text("".join("The lamp was lit.\n" if i % 2 else "Rain fell on nets.\n" for i in range(700)))
     version = ak.train(
         path,
