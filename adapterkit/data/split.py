@@ -19,6 +19,7 @@ from adapterkit.data.documents import Document
 from adapterkit.data.encode import Encoder, Piece, Tokens, slices
 
 FEW_DOCUMENTS = 20
+MOST = 1.5  # times the share asked for; a unit that would exceed it is passed over
 PASSAGE = 750  # tokens, in a text long enough for forty of them
 
 
@@ -42,6 +43,8 @@ def split(documents: list[Document], tokens: list[Tokens], share: float, encoder
         keys = [_key(documents[g[0]].source, documents[g[0]].index) for g in groups]
         sizes = [sum(whole[i].targets for i in g) for g in groups]
         chosen = {i for n in _lowest(keys, sizes, share, apart=False) for i in groups[n]}
+        if sum(whole[i].targets for i in chosen) < share * sum(sizes) / 2:
+            return _by_passage(documents, tokens, share, encoder)  # a few long documents are most of the text
         train = [p for i, p in enumerate(whole) if i not in chosen]
         return Split(train, [p for i, p in enumerate(whole) if i in chosen], "documents", len(chosen))
     return _by_passage(documents, tokens, share, encoder)
@@ -101,6 +104,9 @@ def _lowest(keys: list[bytes], sizes: list[int], share: float, *, apart: bool) -
         if got >= wanted or len(chosen) >= len(keys) - 1:
             break
         if apart and (i - 1 in chosen or i + 1 in chosen):
+            continue
+        too_much = got + sizes[i] > MOST * wanted
+        if too_much and (chosen or len(keys) >= FEW_DOCUMENTS):
             continue
         chosen.add(i)
         got += sizes[i]

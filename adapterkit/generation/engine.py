@@ -92,6 +92,8 @@ class Batch:
         self._engine = engine
         self._begun = time.perf_counter()
         self._rows = [self._row(i, r) for i, r in enumerate(requests)]
+        with engine.lock:  # gathered now: an adapter may be unloaded before the first step
+            self._route = engine.bank.route([r.parts for r in requests]).gathered()
         self.written = [row.written for row in self._rows]
         self._cancelled = False
 
@@ -104,7 +106,7 @@ class Batch:
         engine, rows = self._engine, self._rows
         device = engine.bank.device
         with engine.lock:
-            route = engine.bank.route([r.request.parts for r in rows])
+            route = self._route
             longest = max(len(r.ids) for r in rows)
             cache = engine.model.new_cache(len(rows), max(len(r.ids) + r.limit for r in rows))
             ids = torch.tensor([r.ids + [0] * (longest - len(r.ids)) for r in rows], device=device)

@@ -105,35 +105,34 @@ class Generator:
                     "one prompt with a list of adapters is a comparison.",
                     hint="gen.compare(prompt, [adapter, ...])",
                 )
-            return self._write([prompt], [self._writer(cast(Adapter, adapter))], sampling)[0]
+            return self._write([prompt], [cast(Adapter, adapter)], sampling)[0]
         many = cast(list[Adapter], list(adapter) if _is_list(adapter) else [adapter] * len(prompt))  # type: ignore[arg-type]
         if len(many) != len(prompt):
             raise UsageProblem(
                 f"{len(prompt)} prompts, but {len(many)} adapters.", hint="give one adapter, or one each"
             )
-        return self._write(list(prompt), [self._writer(a) for a in many], sampling)
+        return self._write(list(prompt), many, sampling)
 
     def samples(
         self, prompt: str, adapter: Adapter = None, *, n: int = 1, **sampling: Any
     ) -> list[Completion]:
         """``n`` different texts from one prompt and one seed, in one batch."""
-        return self._write([prompt] * n, [self._writer(adapter)] * n, sampling, numbered=True)
+        return self._write([prompt] * n, [adapter] * n, sampling, numbered=True)
 
     def compare(self, prompt: str, adapters: Sequence[Adapter], **sampling: Any) -> Comparison:
         """One prompt by many adapters (None is the base): one seed, one setting, one batch."""
-        writers = [self._writer(a) for a in adapters]
-        settings = dict(sampling)
-        shared = Sampling().with_(**_split(settings)[0])
+        shared = Sampling().with_(**_split(sampling)[0])
         return Comparison(
-            prompt, tuple(self._write([prompt] * len(writers), writers, sampling, shared=shared))
+            prompt, tuple(self._write([prompt] * len(adapters), list(adapters), sampling, shared=shared))
         )
 
     def stream(self, prompt: str, adapter: Adapter = None, **sampling: Any) -> Stream:
         """Pieces of text as they are written."""
-        writer = self._writer(adapter)
         changes, seed, raw = _split(sampling)
-        settings = writer.defaults.with_(**changes)
-        batch = Batch(writer.engine, [Request(prompt, writer.parts, settings, seed, raw=raw)])
+        with self._lock:  # so that nothing is unloaded between the look-up and the batch
+            writer = self._writer(adapter)
+            settings = writer.defaults.with_(**changes)
+            batch = Batch(writer.engine, [Request(prompt, writer.parts, settings, seed, raw=raw)])
         pieces: Iterator[str] = (piece for _, piece in batch)
         return Stream(
             pieces, lambda: _completion(prompt, writer, settings, seed, batch.written[0]), batch.cancel
@@ -232,25 +231,38 @@ class Generator:
     def _write(
         self,
         prompts: list[str],
-        writers: list[Writer],
+        adapters: list[Adapter],
         sampling: Mapping[str, Any],
         *,
         shared: Sampling | None = None,
         numbered: bool = False,
     ) -> list[Completion]:
         changes, seed, raw = _split(sampling)
-        settings = [shared or w.defaults.with_(**changes) for w in writers]
-        requests = [
-            Request(p, w.parts, s, seed, sample=i if numbered else 0, raw=raw)
-            for i, (p, w, s) in enumerate(zip(prompts, writers, settings, strict=True))
-        ]
+        with self._lock:  # so that nothing is unloaded between the look-up and the batches
+            writers = [self._writer(a) for a in adapters]
+            settings = [shared or w.defaults.with_(**changes) for w in writers]
+            requests = [
+                Request(p, w.parts, s, seed, sample=i if numbered else 0, raw=raw)
+                for i, (p, w, s) in enumerate(zip(prompts, writers, settings, strict=True))
+            ]
+            batches = _batches(writers, requests)
         written: list[Written | None] = [None] * len(requests)
-        for engine in {id(w.engine): w.engine for w in writers}.values():
-            chosen = [i for i, w in enumerate(writers) if w.engine is engine]
-            for i, result in zip(chosen, engine.run([requests[i] for i in chosen]), strict=True):
+        for chosen, batch in batches:
+            for _ in batch:
+                pass
+            for i, result in zip(chosen, batch.written, strict=True):
                 written[i] = result
         zipped = zip(prompts, writers, settings, written, strict=True)
         return [_completion(p, w, s, seed, r) for p, w, s, r in zipped if r is not None]
+
+
+def _batches(writers: list[Writer], requests: list[Request]) -> list[tuple[list[int], Batch]]:
+    """A batch for each engine, with the indexes of its requests."""
+    made = []
+    for engine in {id(w.engine): w.engine for w in writers}.values():
+        chosen = [i for i, w in enumerate(writers) if w.engine is engine]
+        made.append((chosen, Batch(engine, [requests[i] for i in chosen])))
+    return made
 
 
 def check_base(version: Version, base: Base) -> None:

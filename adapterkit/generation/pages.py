@@ -53,6 +53,14 @@ class Route:
         hidden = torch.bmm(x, a.transpose(1, 2)) * self.coefficients[:, None]
         return torch.baddbmm(y, hidden, b)
 
+    def gathered(self) -> Route:
+        """Itself, with every page copied out, so that the bank may change."""
+        if self.bank is not None:
+            for layer, target in self.bank.places():
+                if target in self.targets:
+                    self._gathered[layer, target] = self.bank.gather(self.ids, layer, target)
+        return self
+
     def keep(self, rows: Tensor) -> Route:
         """The route of some of the rows."""
         gathered = {where: (a[rows], b[rows]) for where, (a, b) in self._gathered.items()}
@@ -109,6 +117,10 @@ class PageBank:
 
     def gather(self, ids: Tensor, layer: int, target: str) -> tuple[Tensor, Tensor]:
         return self._a[layer, target][ids].flatten(1, 2), self._b[layer, target][ids].flatten(1, 2)
+
+    def places(self) -> list[Where]:
+        """Layers and targets that any adapter so far has pages for."""
+        return list(self._a)
 
     def _make(self, layer: int, target: str) -> None:
         if (layer, target) not in self._a:

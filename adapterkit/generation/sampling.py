@@ -74,10 +74,11 @@ def draw(logits: Tensor, sampling: Sampling, seen: Sequence[int], source: random
     """The next token of one request.
 
     Args:
-        logits: (v,) float32; changed in place.
+        logits: (v,) float32; left as they are.
         seen: prompt and text so far, for the repetition penalty.
     """
     if sampling.repetition_penalty != 1.0 and seen:
+        logits = logits.clone()  # also because the engine's are inference tensors, which can't be written to
         index = torch.tensor(sorted(set(seen)), device=logits.device)
         score = logits[index]
         logits[index] = torch.where(
@@ -95,5 +96,5 @@ def draw(logits: Tensor, sampling: Sampling, seen: Sequence[int], source: random
     if sampling.top_p < 1:  # the likeliest tokens that together reach top_p
         last = int((total < sampling.top_p).sum())
         total = total[: last + 1]
-    at = int(torch.searchsorted(total, torch.tensor(source.random() * float(total[-1]), dtype=torch.double)))
+    at = int(torch.searchsorted(total, source.random() * float(total[-1])))
     return int(index[min(at, len(total) - 1)])

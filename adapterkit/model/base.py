@@ -76,6 +76,11 @@ class Base:
                 f"the base {self.id!r} is a {told.get('model_type')!r} model; AdapterKit is for GPT-2.",
                 hint="--base gpt2, gpt2-medium, distilgpt2, a folder with a GPT-2, or embedded",
             )
+        if told.get("tie_word_embeddings") is False:
+            raise Unsupported(
+                f"the base {self.id!r} has a head of its own; GPT-2 shares it with its embeddings.",
+                hint="use a plain GPT-2",
+            )
         return {**ARCHITECTURE, **told}
 
     @property

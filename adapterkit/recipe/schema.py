@@ -68,7 +68,7 @@ class TrainSpec(BaseModel):
     model_config = Limited
     epochs: Annotated[float, Field(gt=0, le=1000)] | Auto = Field(
         "auto",
-        description="Passes over the text; auto is up to 20, stopping when the test gets no better 3 times.",
+        description="Passes over the text; auto is up to 20 (more for very short texts: at least 60 steps), stopping when the test gets no better 3 times, and 5 without a test.",
     )
     tokens_per_step: Annotated[int, Field(ge=32, le=1_048_576)] | Auto = Field(
         "auto",

@@ -130,7 +130,7 @@ class Version:
                 raise Damaged(
                     f"{self.ref} is damaged: {name} is not the file that was published "
                     f"(sha256 {found[:8]}, should be {told['sha256'][:8]}).",
-                    hint=f"make it again: adapterkit train {self.name} --fresh",
+                    hint=f"train it again from its text: adapterkit train SOURCE --name {self.name} --fresh",
                     details={"ref": self.ref, "file": name, "sha256": found, "expected": told["sha256"]},
                 )
 
@@ -188,5 +188,5 @@ def read(folder: Path, note: str = "") -> Version:
         where = f"{folder.parent.name}@{folder.name}"
         raise Damaged(
             f"{where} is damaged: its manifest can't be read ({type(e).__name__}: {e}).",
-            hint=f"make it again: adapterkit train {folder.parent.name} --fresh",
+            hint=f"train it again from its text: adapterkit train SOURCE --name {folder.parent.name} --fresh",
         ) from e

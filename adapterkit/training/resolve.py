@@ -15,6 +15,7 @@ from adapterkit.model.device import Device
 from adapterkit.recipe.schema import Recipe
 
 PASSES, LEAST_STEPS = 20, 60  # of epochs: auto
+PASSES_UNTESTED = 5  # nothing would stop it from copying
 RATES = {"lora": 2e-4, "full": 5e-5}
 AT_ONCE = {"cpu": 1024, "cuda": 8192}  # tokens computed at once; on a CPU more is slower
 
@@ -44,7 +45,8 @@ def resolve(recipe: Recipe, prepared: Prepared, base: Base, device: Device) -> R
     rows = rows_per_step(per_step, length, len(prepared.train))
     wanted = AT_ONCE[device.place.type] // length if train.batch_size == "auto" else train.batch_size
     in_pass = max(1, math.ceil(len(prepared.train) / rows))
-    epochs = max(PASSES, math.ceil(LEAST_STEPS / in_pass)) if train.epochs == "auto" else train.epochs
+    most = max(PASSES, math.ceil(LEAST_STEPS / in_pass)) if prepared.held_out else PASSES_UNTESTED
+    epochs = most if train.epochs == "auto" else train.epochs
     steps = max(1, round(in_pass * epochs))
     changes = {
         "epochs": float(epochs),

@@ -21,7 +21,7 @@ import adapterkit
 from adapterkit import files
 from adapterkit.data.prepare import Prepared, prepare
 from adapterkit.data.sources import Documents
-from adapterkit.errors import NameTaken, UsageProblem, nearest
+from adapterkit.errors import NameTaken, RecipeError, Unsupported, UsageProblem, nearest
 from adapterkit.generation import load as loading
 from adapterkit.generation.engine import Engine
 from adapterkit.model import base as bases
@@ -154,7 +154,17 @@ def plan(
     recipe = loaded.recipe
     chosen = check_name(name) if name is not None else check_name(suggest_name(loaded.name))
     store = registry if isinstance(registry, Registry) else Registry(registry)
+    if recipe.method == "full" and recipe.train.quantize != "none":
+        raise RecipeError(
+            "'train.quantize' is 8bit with method full; the weights of a full fine-tune are trained and can't be 8-bit.",
+            hint="leave --quantize out, or --method lora",
+        )
     device = choose(recipe.train.device, recipe.train.precision)
+    if device.place.index:
+        raise Unsupported(
+            f"training runs on the first GPU that it sees, not on {device.place}.",
+            hint=f"CUDA_VISIBLE_DEVICES={device.place.index} and --device cuda",
+        )
     base = bases.locate(recipe.base, loaded.folder, on_download=lambda line: tell(Said(line)))
     tokenizer = Tokenizer(base.folder)
     prepared = prepare(recipe.data, tokenizer, row_length(recipe, base), loaded.folder, memory)
@@ -227,7 +237,7 @@ def _publish(job: Job, folder: Path, curve: Curve, fresh: bool) -> Version:
     (folder / "history.json").write_text(json.dumps([asdict(p) for p in curve.points]))
     told = {
         "recipe": manifest["recipe"],
-        "origins": dict(job.origins),
+        "origins": _origins(job),
         "environment": _environment(job),
     }
     (folder / "recipe.json").write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -297,8 +307,16 @@ def _source_names(job: Job) -> Any:
     """The source without any path of this machine."""
     source = job.recipe.data.source
     many = [source] if isinstance(source, str) else source
-    names = [s if s.startswith("hub:") or not Path(s).is_absolute() else Path(s).name for s in many]
+    names = [
+        Path(s).name if Path(s).is_absolute() or s[:1] == "~" or ".." in Path(s).parts else s for s in many
+    ]
     return names[0] if len(names) == 1 else names
+
+
+def _origins(job: Job) -> dict[str, str]:
+    """Where each value came from; of a recipe file only its name, not where it lies."""
+    return {k: f"{Path(o.partition(' line ')[0]).name} line {o.partition(' line ')[2]}" if " line " in o else o
+            for k, o in job.origins.items()}  # fmt: skip
 
 
 def _environment(job: Job) -> dict[str, str]:

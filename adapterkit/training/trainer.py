@@ -151,7 +151,7 @@ def fit(
 def _arguments(recipe: Recipe, device: Device, steps: int, per_step: int, scratch: Path) -> TrainingArguments:
     train = recipe.train
     on_cpu = device.place.type == "cpu"
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(scratch),
         max_steps=steps,
         per_device_train_batch_size=int(train.batch_size),
@@ -175,3 +175,6 @@ def _arguments(recipe: Recipe, device: Device, steps: int, per_step: int, scratc
         save_strategy="no",
         report_to="none",
     )
+    if arguments.n_gpu > 1:  # Trainer would wrap in DataParallel, which multiplies the rows of a step
+        arguments._n_gpu = 1
+    return arguments

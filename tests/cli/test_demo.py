@@ -54,9 +54,9 @@ One prompt, five writers (same seed, same settings)
  The sea was ...
 
  adapter size perplexity on unseen text ends by itself copied at most
- shanty@# # MB # → # −# % #% # words
- noir@# # MB # → # −# % #% # words
- ledger@# # MB # → # −# % #% # words
+ shanty@# # kB # → # −# % #% # words
+ noir@# # kB # → # −# % #% # words
+ ledger@# # kB # → # −# % #% # words
 
 That was a toy, in # s. The same with your text and real GPT-# (# MB, once):
  adapterkit train stories/

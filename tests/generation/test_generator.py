@@ -164,3 +164,16 @@ def test_a_retry_replaces_the_last_passage(gen: ak.Generator) -> None:
     chat("The")
     again = "".join(chat.retry())
     assert chat.text == "The" + again
+
+
+def test_a_repetition_penalty_changes_the_text(gen: ak.Generator) -> None:
+    told = {"temperature": 0, "max_new_tokens": 25}
+    assert gen("The", "odd", repetition_penalty=5.0, **told).text != gen("The", "odd", **told).text
+
+
+def test_an_adapter_unloaded_under_a_stream_still_writes_it(gen: ak.Generator) -> None:
+    wanted = gen("The", "odd", seed=3).text
+    stream = gen.stream("The", "odd", seed=3)
+    gen.unload("odd")
+    gen.load("even")
+    assert "".join(stream) == wanted
