@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.hub import LocalHub, make_gpt2, make_wikitext
 
 LOAD = """
@@ -83,7 +85,10 @@ def test_what_was_loaded_loads_again_offline(tmp_path: Path) -> None:
     assert online["vocabulary"] == [online["ends"][0] + 1] * 2
     assert online["rows"][:2] == ["", " = History of Brindle = \n"]
     assert "GET /datasets/Salesforce/wikitext/resolve/main/README.md" in hub.requests
-    assert _run(LOAD, hub, tmp_path / "home", HF_HUB_OFFLINE="1") == online
+    offline = _run(LOAD, hub, tmp_path / "home", HF_HUB_OFFLINE="1")
+    # threads may add a sum in another order; the rest is equal to the letter
+    assert offline.pop("logits") == pytest.approx(online.pop("logits"), rel=1e-4)
+    assert offline == online
 
 
 def test_a_dataset_streams(tmp_path: Path) -> None:
