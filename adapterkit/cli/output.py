@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from copy import copy
@@ -102,10 +101,6 @@ def age(moment: datetime) -> str:
             count = int(seconds // size)
             return f"{count} {unit if count != 1 or unit != 'days' else 'day'}"
     return "now"
-
-
-def interactive() -> bool:
-    return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def base_of(registry: Registry, adapters: Sequence[str], override: str | None) -> str:

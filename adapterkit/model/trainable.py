@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from adapterkit.errors import RecipeError, Unsupported, nearest
-from adapterkit.files import canonical_json
 from adapterkit.model.base import Base
 from adapterkit.model.device import Device
 from adapterkit.model.quiet import quiet_peft, quiet_transformers
@@ -172,7 +171,3 @@ def restore(model: nn.Module, state: dict[str, Tensor]) -> None:
         for name, parameter in model.named_parameters():
             if name in state:
                 parameter.copy_(state[name])
-
-
-def recipe_bytes(recipe: Recipe) -> bytes:
-    return canonical_json(recipe.model_dump(mode="json"))
