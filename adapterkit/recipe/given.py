@@ -14,7 +14,7 @@ from typing import Any
 from adapterkit.errors import UsageProblem
 from adapterkit.recipe import load
 from adapterkit.recipe.load import Loaded
-from adapterkit.recipe.source import Resolved, resolve
+from adapterkit.recipe.source import STDIN, Resolved, resolve
 from adapterkit.refs import suggest_name
 
 Say = Callable[[str], None]
@@ -51,7 +51,11 @@ def load_named(name: str, given: Sequence[str], flags: Mapping[str, Any], say: S
             f"{also[0]!r} and --recipe {name} are two recipes.", hint=f"adapterkit train --recipe {name}"
         )
     # absolute: what is typed is meant from the working folder, not from the recipe's
-    sources = [_source(r) if r.kind == "hub" else str(Path(r.value).absolute()) for r in texts]
+    as_typed = (r.kind == "hub" or r.value == STDIN for r in texts)
+    sources = [
+        _source(r) if stays else str(Path(r.value).absolute())
+        for r, stays in zip(texts, as_typed, strict=True)
+    ]
     told = {"data.source": _one_or_list(sources)} if sources else {}
     return load.from_file(path, {**flags, **told})
 

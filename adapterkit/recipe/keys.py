@@ -21,6 +21,12 @@ from adapterkit.recipe.schema import Recipe
 KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
+# Keys of ``data`` whose flags drop their group too, as people type them often.
+SHORT = frozenset(
+    f"data.{name}" for name in ("document", "validation", "reflow", "skip_unreadable", "allow_bad_rows")
+)
+
+
 @dataclass(frozen=True)
 class Key:
     """One key of a recipe, e.g. ``lora.r``."""
@@ -37,7 +43,7 @@ class Key:
         """``--lora-r``; the keys of ``train`` and ``sample`` drop their group: ``--epochs``."""
         group, _, name = self.path.rpartition(".")
         shown = name if group in ("", "train", "sample") else f"{group}-{name}"
-        if self.path in ("data.document", "data.validation"):
+        if self.path in SHORT:
             shown = name
         return "--" + shown.replace("_", "-").replace(".", "-")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,15 @@ def from_file(path: Path, flags: Mapping[str, Any] | None = None) -> Loaded:
         raise RecipeError(f"{path} is not a recipe: {e}.", hint=SEE_KEYS) from e
     values, lines = yaml12.read(text, str(path))
     origins = {key: f"{path} line {line}" for key, line in lines.items()}
-    return _merge(values, origins, flags or {}, name=path.stem, folder=path.parent)
+    loaded = _merge(values, origins, flags or {}, name=path.stem, folder=path.parent)
+    return replace(loaded, folder=None) if _names_text_of_the_user(loaded) else loaded
+
+
+def _names_text_of_the_user(loaded: Loaded) -> bool:
+    """A recipe of the package that is for a text in the working folder, such as data.txt."""
+    source = loaded.recipe.data.source
+    ours = loaded.folder == Path(str(resources.files("adapterkit.configs")))
+    return ours and isinstance(source, str) and not source.startswith(("texts/", "hub:"))
 
 
 def from_flags(flags: Mapping[str, Any], name: str = "") -> Loaded:
@@ -102,10 +110,25 @@ def _typed(key: Key, raw: Any) -> Any:
     if not isinstance(raw, str):
         return raw
     value = yaml12.scalar(raw)
+    if key.kinds == (list,):  # --data-clean unicode is a list of one
+        if key.path == "data.clean" and (rules := _rules(raw)):
+            return rules
+        return value if isinstance(value, list) else [value]
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and {int, float} & set(key.kinds):
+        return value
     is_taken_back = value is None and "null" in key.choices
     # a text key takes the words as typed: --set data.revision=0123
-    is_text = str in key.kinds and not isinstance(value, list) and not is_taken_back
+    is_list = isinstance(value, list) and raw.lstrip().startswith("[")  # a lone "-" is stdin, not a list
+    is_text = str in key.kinds and not is_list and not is_taken_back
     return raw if is_text else value
+
+
+def _rules(raw: str) -> list[Any]:
+    """``unicode,whitespace`` or ``{drop: "wolf"}``, which are lists but for their brackets; else nothing."""
+    if raw.lstrip().startswith("["):
+        return []
+    value = yaml12.scalar(f"[{raw}]")
+    return value if isinstance(value, list) and all(isinstance(v, str | dict) for v in value) else []
 
 
 def _put(values: dict[str, Any], path: str, value: Any) -> None:
@@ -147,6 +170,8 @@ def _word(path: str, error: Any, origins: Mapping[str, str]) -> str:
     key = keys().get(path)
     limit = f"it must be {key.allowed}" if key else "it must hold keys of its own"
     told = f"{path!r} is {error['input']!r}; {limit}"
+    if error["type"] == "value_error":  # a rule of ours, which says more than the kind
+        told = f"{path!r} has {error['ctx']['error']}"
     return f"{where}: {told}" if where else told
 
 

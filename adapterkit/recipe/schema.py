@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_serializer, model_validator
+
+from adapterkit.errors import nearest
 
 Auto = Literal["auto"]
 Limited = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -19,6 +21,43 @@ TARGETS = {
     "mlp": ("mlp.c_fc", "mlp.c_proj"),
     "all": ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"),
 }
+
+
+CLEANERS = (
+    "unicode",
+    "html",
+    "whitespace",
+    "duplicates",
+    "near-duplicates",
+    "leaks",
+    "promotions",
+    "promotions-as-printed",
+)
+
+
+class Rule(BaseModel):
+    """One cleaning rule with a value: exactly one of drop, replace, min_words, max_words."""
+
+    model_config = Limited
+    drop: str | None = Field(None, max_length=2000)  # documents in which the pattern is found
+    replace: str | None = Field(None, max_length=2000)  # what the pattern finds, by ``to``
+    to: str = ""
+    min_words: int | None = Field(None, ge=0)
+    max_words: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Rule:
+        given = [k for k in ("drop", "replace", "min_words", "max_words") if getattr(self, k) is not None]
+        if len(given) != 1 or (self.to and given != ["replace"]):
+            raise ValueError("one of drop, replace (with to), min_words, max_words")
+        return self
+
+    @model_serializer
+    def _given(self) -> dict[str, str | int]:
+        told = {k: getattr(self, k) for k in ("drop", "replace", "min_words", "max_words")}
+        return {k: v for k, v in told.items() if v is not None} | (
+            {"to": self.to} if self.replace is not None else {}
+        )
 
 
 class DataSpec(BaseModel):
@@ -33,19 +72,64 @@ class DataSpec(BaseModel):
     subset: str | None = Field(None, description="Configuration of a Hub dataset.")
     split: str = Field("train", description="Split of a Hub dataset, slices allowed: train[:50%].")
     revision: str | None = Field(None, description="Commit, branch or tag of a Hub dataset.")
+    format: Literal[
+        "auto", "txt", "html", "docx", "odt", "epub", "jsonl", "json", "csv", "tsv", "parquet"
+    ] = Field("auto", description="How files are read; auto goes by each file's ending.")
     text: str | None = Field(
         None, description="Column that holds the text; found by itself when there is only one."
     )
+    prompt: str | None = Field(
+        None,
+        description="Column that is read but not learned, or a text with {columns} in it; found by itself in common pairs.",
+    )
+    completion: str | None = Field(None, description="Column that is learned after the prompt.")
+    separator: str = Field(
+        "auto",
+        description="What parts prompt from completion within a document, such as '<>'; or auto, none.",
+    )
+    template: str = Field(
+        "auto",
+        description="How a turn of a chat is written, with {role} and {content}; ends with what ends a turn.",
+    )
     document: str = Field(
         "auto",
+        min_length=1,
         description="One document is: auto, line, blank-line, file, row, article (WikiText), or a delimiter such as '<eos>'.",
     )
-    validation: Annotated[float, Field(gt=0, le=0.5)] | Literal["none"] = Field(
-        0.1, description="Share of the tokens kept out of training to test on, or none."
+    reflow: bool = Field(True, description="Join the lines of prose that was wrapped at a column.")
+    clean: list[str | Rule] = Field(
+        default_factory=list,
+        description="Rules in their order: "
+        + ", ".join(CLEANERS)
+        + ", {drop: PATTERN}, {replace: PATTERN, to: TEXT}, "
+        "{min_words: N}, {max_words: N}.",
     )
-    packing: Literal["isolated", "concat"] = Field(
-        "isolated", description="Documents in one row do not see each other (isolated) or do (concat)."
+    validation: Annotated[float, Field(gt=0, le=0.5)] | str = Field(
+        0.1,
+        description="What is kept out of training to test on: a share of the tokens, a split of the Hub dataset, a file, or none.",
     )
+    packing: Literal["isolated", "concat", "none"] = Field(
+        "isolated",
+        description="Documents in one row do not see each other (isolated), do (concat), or have a row each (none).",
+    )
+    pad_to: Annotated[int, Field(ge=16, le=1024)] | None = Field(
+        None, description="Length that every row is padded to when packing is none."
+    )
+    truncate: bool = Field(
+        False,
+        description="Drop what does not fit a row, as tutorials do, and count it; long documents are split else.",
+    )
+    skip_unreadable: bool = Field(False, description="Train although files are left out that can't be read.")
+    allow_bad_rows: bool = Field(False, description="Train although over 1 % of the rows are malformed.")
+
+    @field_validator("clean")
+    @classmethod
+    def _known_words(cls, rules: list[str | Rule]) -> list[str | Rule]:
+        for word in rules:
+            if isinstance(word, str) and word not in CLEANERS:
+                close = nearest(word, CLEANERS)
+                raise ValueError(f"no rule {word!r}" + (f", did you mean {close!r}?" if close else ""))
+        return rules
 
 
 class LoraSpec(BaseModel):

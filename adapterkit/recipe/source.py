@@ -1,4 +1,4 @@
-"""What SOURCE on the command line is: a recipe, text on this disk, or a dataset on the Hub.
+"""What SOURCE on the command line is: a recipe, text on this disk, ``-`` for stdin, or a dataset on the Hub.
 
 The order is fixed and the answer is always said. A path that does not exist
 never goes to the network.
@@ -18,28 +18,16 @@ from adapterkit.errors import DataError, NotFound, UsageProblem, nearest
 from adapterkit.files import shown
 from adapterkit.recipe import load
 
+# endings that show a path is meant; some of them only to be refused with a better word
 TEXT_SUFFIXES = frozenset(
-    [
-        ".txt",
-        ".md",
-        ".docx",
-        ".odt",
-        ".epub",
-        ".html",
-        ".htm",
-        ".jsonl",
-        ".json",
-        ".csv",
-        ".tsv",
-        ".parquet",
-        ".gz",
-        ".zip",
-        ".text",
-        ".rtf",
-        ".pdf",
-        ".doc",
-    ]
+    f".{suffix}"
+    for suffix in (
+        *("txt", "text", "md", "markdown", "html", "htm", "xhtml", "docx", "odt", "epub"),
+        *("jsonl", "ndjson", "json", "csv", "tsv", "parquet", "gz", "zip"),
+        *("rtf", "pdf", "doc", "pages", "wpd", "xlsx"),
+    )
 )
+STDIN = "-"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -54,6 +42,8 @@ class Resolved:
     @property
     def name(self) -> str:
         """The name an adapter gets from it, before it is made a valid one."""
+        if self.value == STDIN:
+            return "stdin"
         return (
             Path(self.value.rstrip("/")).name.split(".")[0]
             if self.kind != "hub"
@@ -71,9 +61,11 @@ def resolve(text: str) -> Resolved:
     """
     if text.endswith((".yaml", ".yml")):
         return Resolved("recipe", text, f"Recipe {text}.")
+    if text == STDIN:
+        return Resolved("text", text, "Text from stdin.")
     bare = re.fullmatch(r"[\w-]+", text) is not None
     path = os.path.expanduser(text)
-    on_disk = os.path.exists(path) or bool(glob.glob(path, recursive=True))
+    on_disk = os.path.exists(path) or any(glob.iglob(path, recursive=True))
     recipe = _recipe(text) if bare else None
     if on_disk and recipe:
         raise UsageProblem(

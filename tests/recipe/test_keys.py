@@ -56,7 +56,7 @@ def test_a_key_has_the_flag_of_the_design(path: str, flag: str) -> None:
         ("lora.r", "a whole number, at least 1, at most 256"),
         ("lora.alpha", "a number, above 0, at most 4096, or auto"),
         ("lora.dropout", "a number, at least 0, below 1"),
-        ("data.validation", "a number, above 0, at most 0.5, or none"),
+        ("data.validation", "a number, above 0, at most 0.5, or text"),
         ("data.subset", "text, or null"),
         ("lora.targets", "text, or a list of texts"),
         ("train.scheduler", "linear, cosine or constant"),

@@ -80,6 +80,33 @@ def test_a_flag_is_read_as_its_key_wants_it(key: str, typed: object, expected: o
     assert load.from_flags({key: typed}).recipe.model_dump()[group][name] == expected
 
 
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("unicode", ["unicode"]),
+        ("unicode,whitespace", ["unicode", "whitespace"]),
+        ("unicode, whitespace", ["unicode", "whitespace"]),
+        ("[unicode, whitespace]", ["unicode", "whitespace"]),
+        ("[]", []),
+        ('{drop: "wolf"}', [{"drop": "wolf"}]),
+        ('unicode, {drop: "a,b"}, {min_words: 3}', ["unicode", {"drop": "a,b"}, {"min_words": 3}]),
+    ],
+)
+def test_rules_may_be_typed_without_brackets(typed: str, expected: list[Any]) -> None:
+    assert load.from_flags({"data.clean": typed}).recipe.model_dump()["data"]["clean"] == expected
+
+
+@pytest.mark.parametrize("typed", ["", "null", "{drop: ", "3"])
+def test_what_is_no_rule_is_told_by_its_flag(typed: str) -> None:
+    with pytest.raises(RecipeError, match="--data-clean"):
+        load.from_flags({"data.clean": typed})
+
+
+def test_a_sentence_with_commas_is_one_prompt() -> None:
+    typed = "The sea, the sand, the sun"
+    assert load.from_flags({"sample.prompts": typed}).recipe.sample.prompts == [typed]
+
+
 def test_null_takes_a_text_key_back() -> None:
     assert load.from_flags({"data.subset": "null"}).recipe.data.subset is None
 

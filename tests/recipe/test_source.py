@@ -130,7 +130,8 @@ def test_5_a_bare_word_that_is_neither_names_the_nearest_recipe() -> None:
 def test_5_a_bare_word_with_nothing_near_lists_the_recipes() -> None:
     with pytest.raises(NotFound) as caught:
         resolve("qqqq")
-    assert caught.value.hint.endswith("recipes: ledger, noir, shanty, wikitext")
+    listed = caught.value.hint.rpartition("recipes: ")[2].split(", ")
+    assert {"ledger", "noir", "shanty", "wikitext"} <= set(listed)
 
 
 def test_a_bare_word_that_is_a_folder_and_a_recipe_is_refused_with_both_ways() -> None:
@@ -164,3 +165,21 @@ def test_6_a_version_is_answered_with_its_recipe() -> None:
 @pytest.mark.usefixtures("stories")
 def test_the_adapter_is_named_after_the_source(text: str, name: str) -> None:
     assert resolve(text).name == name
+
+
+def test_a_dash_is_stdin() -> None:
+    found = resolve("-")
+    assert (found.kind, found.value, found.said, found.name) == ("text", "-", "Text from stdin.", "stdin")
+
+
+@pytest.mark.parametrize("text", ["owner/gone.txt.gz", "gone.epub", "owner/gone.ndjson", "gone.wpd"])
+def test_3_an_ending_of_text_is_never_a_dataset(text: str) -> None:
+    with pytest.raises(DataError, match="there is no file or folder"):
+        resolve(text)
+
+
+def test_every_ending_that_can_be_read_shows_that_a_path_is_meant() -> None:
+    from adapterkit.data.reading.kinds import READ
+    from adapterkit.recipe.source import TEXT_SUFFIXES
+
+    assert {suffix for suffix in READ if suffix} | {".gz", ".zip"} <= TEXT_SUFFIXES
