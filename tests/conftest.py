@@ -12,9 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from adapterkit.registry import place
 from adapterkit.registry.store import Registry
+
+settings.register_profile(
+    "adapterkit", database=None, deadline=None, derandomize=True
+)  # the same on every run
+settings.load_profile("adapterkit")
 
 SENTENCES = (
     "The lamp was lit and the tide came in over the stones.",

@@ -1,27 +1,28 @@
-"""Documents as tokens, and pieces of them with their labels.
+"""Documents as tokens, with which of them are learned.
 
-A document is ``[start] tokens [end]``, both GPT-2's ``<|endoftext|>``. A piece
-is a slice of it whose first token is context only::
+A document is ``[start] tokens [end]``, both GPT-2's ``<|endoftext|>``. The
+start is context only; the end is learned. Stretches that are read but not
+learned (the prompt of a pair) are encoded apart from what follows them, as
+they are when someone writes on from a prompt, and keep their token spans::
 
-    tokens   S  The  sea  is  calm  E          S = start, E = end
-    piece    S  The  sea                       targets: The sea
-    piece              sea  is  calm  E        targets: is calm E
+    text     Why? \\n  Because            context: "Why?\\n"
+    tokens   S  Why  ?  \\n  Because  E
+    learned  -   -   -   -     x     x
 
-Pieces overlap by one token, so every token but the start is a target exactly
-once, and the end is learned exactly once. Labels come from positions, never
-from token ids, so an end of text can't be taken for padding.
+Labels come from positions, never from token ids, so an end of text can't be
+taken for padding.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from adapterkit.data.documents import Document
+from adapterkit.data.text import Document, Spans
 
 IGNORE = -100  # transformers' mark of a position that is no target
 Tokens = NDArray[np.int32]
@@ -32,40 +33,35 @@ class Encoder(Protocol):
 
     @property
     def end(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def fingerprint(self) -> str: ...
     def encode_batch(self, texts: list[str]) -> list[list[int]]: ...
-    def offsets(self, text: str) -> tuple[list[int], list[int]]: ...
+    def starts(self, ids: Tokens) -> NDArray[np.int64]: ...
+    def decode(self, ids: list[int]) -> str: ...
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Tokens ``begin`` to ``end`` of one encoded document; the first one is context only."""
+class Encoded:
+    """Tokens of one document, and the spans of them that are read but not learned (the start aside)."""
 
     tokens: Tokens
-    document: int
-
-    @property
-    def targets(self) -> int:
-        return len(self.tokens) - 1
+    context: Spans
 
 
-def encode(documents: list[Document], encoder: Encoder) -> list[Tokens]:
+def encode(documents: Sequence[Document], encoder: Encoder) -> list[Encoded]:
     """``[start] tokens [end]`` of each document."""
-    end = encoder.end
-    encoded = encoder.encode_batch([d.text for d in documents])
-    return [np.array([end, *ids, end], dtype=np.int32) for ids in encoded]
+    segments = [d.segments() if d.context else [(d.text, True)] for d in documents]
+    ids = iter(encoder.encode_batch([text for parts in segments for text, _ in parts]))
+    return [_joined([(next(ids), learned) for _, learned in parts], encoder.end) for parts in segments]
 
 
-def slices(tokens: Tokens, document: int, bounds: list[int]) -> list[Piece]:
-    """Pieces of a document between target positions.
-
-    Args:
-        tokens: one encoded document.
-        bounds: ascending, from 1 to ``len(tokens)``; piece k has the targets bounds[k] to bounds[k+1].
-    """
-    return [Piece(tokens[a - 1 : b], document) for a, b in pairwise(bounds)]
-
-
-def shorten(piece: Piece, longest: int) -> list[Piece]:
-    """A piece cut so that none is longer than a row."""
-    bounds = [*range(1, len(piece.tokens), longest - 1), len(piece.tokens)]
-    return slices(piece.tokens, piece.document, bounds)
+def _joined(parts: list[tuple[list[int], bool]], end: int) -> Encoded:
+    flat, spans = [end], []
+    for ids, learned in parts:
+        if not learned:
+            spans.append((len(flat), len(flat) + len(ids)))
+        flat += ids
+    flat.append(end)
+    return Encoded(np.array(flat, dtype=np.int32), tuple(spans))

@@ -1,281 +1,268 @@
-"""Reading text: files, folders, globs, tables, Hub datasets, memory.
+"""Reading text: files, folders, globs, archives, stdin, tables, Hub datasets, memory.
 
-Everything becomes ``Text`` records in a fixed order. What can't be read is
-named and counted, never passed over in silence.
+A source is listed first, and what can't be read is found then as far as names
+and first bytes show it; the texts come after that, one by one, in a fixed order.
+What is left out is named and counted, never passed over in silence.
 """
 
 from __future__ import annotations
 
-import csv
-import glob
-import io
-import json
+import hashlib
 import os
-import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Protocol
 
+from adapterkit.data.columns import Columns
+from adapterkit.data.reading import refusals
+from adapterkit.data.reading.archives import Item, Opener, problems
+from adapterkit.data.reading.decode import one_line_end
+from adapterkit.data.reading.kinds import Unreadable
+from adapterkit.data.reading.listing import Listing, Refused, list_source, shown_name
+from adapterkit.data.reading.texts import HALF, Facts, close_columns, rows, texts_of
+from adapterkit.data.text import Text
 from adapterkit.errors import DataError
 from adapterkit.recipe.schema import DataSpec
-from adapterkit.recipe.source import HUB_ID, no_such_text
+from adapterkit.recipe.source import HUB_ID, STDIN, no_such_text
 
-PLAIN = frozenset({".txt", ".text", ".md", ""})
-TABLES = frozenset({".jsonl", ".json", ".csv", ".tsv", ".parquet"})
-TEXT_COLUMNS = ("text", "content", "story", "body")
-NUMBER = re.compile(r"[-+]?[\d.,]*%?")  # a CSV has text only; also an empty cell
-
-
-@dataclass(frozen=True)
-class Text:
-    """One file or one row, decoded."""
-
-    name: str
-    content: str
-    is_row: bool = False
-
-
-@dataclass
-class Read:
-    """What was read, and what a person should be told about it."""
-
-    texts: list[Text] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
-    unreadable: list[str] = field(default_factory=list)
-    revision: str | None = None  # commit of a Hub dataset
-    files: int = 0
-    without_text: int = 0  # rows whose text is missing
+BLOCK = 1 << 20
 
 
 class Documents:
     """Text from memory, one string a document: ``Documents(["one", "two"])``."""
 
     def __init__(self, texts: Iterable[str], *, name: str = "memory") -> None:
+        if isinstance(texts, str):  # its characters would be the documents
+            raise DataError("Documents takes a list of texts, not one text.", hint="Documents([text])")
         self.texts = list(texts)
         self.name = name
+        if others := sorted({type(t).__name__ for t in self.texts if not isinstance(t, str)}):
+            raise DataError(
+                f"Documents takes texts; it was given {', '.join(others)} too.",
+                hint="Documents([str(t) for t in ...])",
+            )
 
     def __repr__(self) -> str:
         return f"Documents({len(self.texts)} texts, name={self.name!r})"
 
 
-def read(spec: DataSpec, folder: Path | None = None, memory: Documents | None = None) -> Read:
-    """Everything the recipe's ``data.source`` names.
+class _Part(Protocol):
+    """One source, understood."""
+
+    @property
+    def files(self) -> int: ...
+
+    def texts(self, read: Read, facts: Facts) -> Iterator[Text]: ...
+
+    def feed(self, digest: Any) -> None:
+        """Everything that decides which texts come, for a fingerprint."""
+
+
+@dataclass
+class Read:
+    """One pass over the texts; the facts fill up meanwhile and are whole afterwards."""
+
+    name: str  # of the source, for a person
+    files: int = 0  # that are read
+    said: list[str] = field(default_factory=list)  # encodings mended, columns, malformed rows, the cache
+    unreadable: list[str] = field(default_factory=list)  # "cover.jpg (not text)"
+    without_text: int = 0  # rows whose text is missing
+    bad_rows: list[str] = field(default_factory=list)  # "jokes.csv line 17"
+    revision: str | None = None  # commit of a Hub dataset
+    resolved: dict[str, str] = field(default_factory=dict)  # recipe keys, as the columns decided them
+    _parts: list[_Part] = field(default_factory=list, repr=False)
+
+    def texts(self) -> Iterator[Text]:
+        """Every text, in order.
+
+        Raises:
+            DataError: a file can't be read, a table has too many malformed rows, or a source has no text.
+        """
+        facts = Facts()
+        for part in self._parts:
+            yield from part.texts(self, facts)
+        self.said += facts.said()
+        self.without_text, self.bad_rows, self.resolved = facts.without_text, facts.bad_rows, facts.resolved
+
+    def fingerprint(self) -> str:
+        """sha256 over the names and bytes of all files in their order, or what stands for them."""
+        digest = hashlib.sha256()
+        for part in self._parts:
+            part.feed(digest)
+        return digest.hexdigest()
+
+
+def read(
+    spec: DataSpec, folder: Path | None = None, memory: Documents | None = None, *, only: str | None = None
+) -> Read:
+    """List everything the recipe's ``data.source`` names, ready to be read.
 
     Args:
         spec: the ``data`` part of a recipe.
         folder: of the recipe file; relative sources are looked up there first.
         memory: texts that take the place of ``data.source``.
+        only: a source that takes the place of both.
+
+    Raises:
+        DataError: nothing is there, or files that can't be read are among it.
+        Unreachable: the Hub does not answer.
     """
-    if memory is not None:
-        texts = [Text(f"{memory.name}[{i}]", t, is_row=True) for i, t in enumerate(memory.texts)]
-        return Read(texts, files=1)
-    sources = [spec.source] if isinstance(spec.source, str) else spec.source
-    if not any(sources):
+    if memory is not None and only is None:
+        return Read(memory.name, files=1, _parts=[_Memory(memory)])
+    given = [only] if only is not None else [spec.source] if isinstance(spec.source, str) else spec.source
+    if not any(given):
         raise DataError(
             "the recipe names no text.", hint="set data.source, or: adapterkit train FOLDER-OR-FILE"
         )
-    whole = Read()
-    for source in sources:
-        _add(whole, _read_one(source, spec, folder))
-    if whole.unreadable:
-        shown = ", ".join(whole.unreadable[:4]) + (", ..." if len(whole.unreadable) > 4 else "")
-        whole.said.append(f"left out: {shown} (not text)")
-    if whole.without_text:
-        whole.said.append(f"left out: {whole.without_text:,} rows without text")
-    return whole
-
-
-def _add(whole: Read, part: Read) -> None:
-    whole.texts += part.texts
-    whole.said += part.said
-    whole.unreadable += part.unreadable
-    whole.revision = part.revision or whole.revision
-    whole.files += part.files
-    whole.without_text += part.without_text
-
-
-def _read_one(source: str, spec: DataSpec, folder: Path | None) -> Read:
-    paths = _paths(source, folder)
-    if not paths:
-        if source.startswith("hub:") or (HUB_ID.fullmatch(source) and not Path(source).suffix):
-            from adapterkit.data.hub import read_hub  # datasets loads only for the Hub
-
-            rows, revision, said = read_hub(source.removeprefix("hub:"), spec)
-            result = Read(said=said, revision=revision, files=1)
-            _rows(rows, source, spec, result)
-            return result
-        raise no_such_text(source)
-    result = Read()
-    root = _root(paths)
-    for path in paths:
-        _read_file(path, path.relative_to(root).as_posix(), spec, result, alone=len(paths) == 1)
-    if not result.texts:
-        raise DataError(
-            f"there is nothing to read in {source}: {', '.join(result.unreadable[:4]) or 'it is empty'}.",
-            hint="text can be .txt .md .jsonl .json .csv .tsv .parquet",
-        )
-    return result
-
-
-def _paths(source: str, folder: Path | None) -> list[Path]:
-    candidates = [Path(source).expanduser()]
-    if folder is not None and not candidates[0].is_absolute():
-        candidates.insert(0, folder / source)
-    for path in candidates:
-        if path.is_dir():
-            if not any(path.iterdir()):
-                raise DataError(
-                    f"there is nothing to read in {source}: it is empty.", hint="put text files into it"
-                )
-            return sorted(p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path)))
-        if path.is_file():
-            return [path]
-        if hits := sorted(glob.glob(str(path), recursive=True)):
-            return [Path(h) for h in hits if Path(h).is_file()]
-    return []
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
-
-
-def _root(paths: list[Path]) -> Path:
-    """The folder all paths are in; below it names are unique, and say nothing of this machine."""
-    return Path(os.path.commonpath([p.parent for p in paths]))
-
-
-def _read_file(path: Path, name: str, spec: DataSpec, result: Read, *, alone: bool) -> None:
-    suffix = path.suffix.lower()
-    if suffix in TABLES:
-        result.files += 1
-        _rows(_table(path, suffix), name, spec, result)
-        return
-    raw = path.read_bytes()
-    if (suffix not in PLAIN and not alone) or path.name.startswith("~$"):
-        result.unreadable.append(name)
-        return
-    text, how = decode(raw, path)
-    if how:
-        result.said.append(f"{name} was read as {how}")
-    result.files += 1
-    result.texts.append(Text(name, text))
-
-
-def decode(raw: bytes, path: Path) -> tuple[str, str]:
-    """Text of a file and how it was read, if not plainly as UTF-8."""
-    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return _utf16(raw, path), "UTF-16"
-    if b"\0" in raw[:8192] or raw[:5] in (b"%PDF-", b"{\\rtf"):
-        raise DataError(f"{path} is not text: it holds binary data.", hint="save it as .txt in UTF-8")
-    try:
-        return _lines(raw.decode("utf-8-sig")), ""
-    except UnicodeDecodeError:
-        return _lines(raw.decode("cp1252", errors="replace")), "Windows-1252, as it is not UTF-8"
-
-
-def _utf16(raw: bytes, path: Path) -> str:
-    try:
-        return _lines(raw.decode("utf-16"))
-    except UnicodeDecodeError as e:
-        raise DataError(f"{path} is UTF-16, but breaks off: {e.reason}.", hint="save it as UTF-8") from None
-
-
-def _lines(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-# --- tables -------------------------------------------------------------------
-
-
-def _table(path: Path, suffix: str) -> Iterator[object]:
-    if suffix == ".parquet":
-        yield from _parquet(path)
-        return
-    text, _ = decode(path.read_bytes(), path)
-    if suffix == ".jsonl":
-        yield from _json_lines(text, path)
-    elif suffix == ".json":
-        yield from _json(text, path)
-    else:
-        csv.field_size_limit(1 << 30)  # a cell may be a novel
-        yield from csv.DictReader(io.StringIO(text), delimiter="\t" if suffix == ".tsv" else ",")
-
-
-def _parquet(path: Path) -> list[object]:
-    import pyarrow
-    import pyarrow.parquet as parquet  # comes with datasets
-
-    try:
-        rows: list[object] = parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowException, OSError) as e:
-        raise DataError(
-            f"{path} is not a whole parquet file: {str(e).splitlines()[0]}", hint="copy it again"
-        ) from None
-    return rows
-
-
-def _json(text: str, path: Path) -> list[object]:
-    try:
-        told = json.loads(text)
-    except ValueError as e:
-        line = getattr(e, "lineno", 1)
-        raise DataError(f"{path} line {line} is not JSON: {e}.", hint="mend that line") from None
-    return told if isinstance(told, list) else [told]
-
-
-def _json_lines(text: str, path: Path) -> Iterator[object]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            yield json.loads(line)
-        except ValueError as e:
-            raise DataError(
-                f"{path} line {number} is not JSON: {e}.", hint="mend or remove that line"
-            ) from None
-
-
-def _rows(rows: Iterable[object], name: str, spec: DataSpec, result: Read) -> None:
-    """Add the text of each row; a row without one is counted."""
-    column = None
-    for index, row in enumerate(rows):
-        if isinstance(row, str):
-            result.texts.append(Text(f"{name}[{index}]", _lines(row), is_row=True))
-            continue
-        if not isinstance(row, dict):
-            raise DataError(
-                f"{name} row {index + 1} is {json.dumps(row)[:40]}, neither text nor a row with columns.",
-                hint='rows are objects such as {"text": "..."}, or plain strings',
-            )
-        fields = {
-            k: v for k, v in row.items() if k is not None
-        }  # csv puts cells beyond the header under None
-        column = column or _column(fields, name, spec)
-        value = fields.get(column)
-        if value is None:
-            result.without_text += 1
+    found = Read(_name(given))
+    opener = Opener()
+    listings: list[Listing] = []
+    for source in given:
+        listing = list_source(source, folder, spec.format, opener)
+        if listing is not None:
+            listing.named &= len(given) == 1
+            listings.append(listing)
+            found._parts.append(_Files(listing, spec, opener))
         else:
-            result.texts.append(Text(f"{name}[{index}]", _lines(str(value)), is_row=True))
-
-
-def _column(row: dict[str, object], name: str, spec: DataSpec) -> str:
-    columns = list(row)
-    wanted: Sequence[str] = (spec.text,) if spec.text else TEXT_COLUMNS
-    found = next((c for c in wanted if c in columns), None)
-    strings = [c for c in columns if isinstance(row[c], str)]
-    if found is None and not spec.text and len(strings) == 1:
-        found = strings[0]
-    if found is None:
-        raise DataError(
-            f"{name} has no column {wanted[0]!r}. It has: {', '.join(columns)}.",
-            hint=f"--data-text {_likeliest(row)}",
-            code="no-text-column",
-            details={"columns": columns},
-        )
+            found._parts.append(_hub(source, spec, found))
+    found.said += _without_repeats(listings)
+    found.unreadable += refusals.checked(listings, spec)
+    found.files = sum(part.files for part in found._parts)
     return found
 
 
-def _likeliest(row: dict[str, object]) -> str:
-    """The last column that is about as long as the longest without numbers: the answer, not the question or a score."""
-    words = {c: len(v) for c, v in row.items() if isinstance(v, str) and not NUMBER.fullmatch(v.strip())}
-    return [c for c, n in words.items() if 2 * n >= max(words.values())][-1] if words else list(row)[-1]
+def _name(given: list[str]) -> str:
+    names = ["stdin" if g == STDIN else g for g in given]
+    return ", ".join(names) if len(names) <= 3 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _without_repeats(listings: list[Listing]) -> list[str]:
+    """Leave out files met before, and number names met before; what there is to say of it."""
+    met: dict[tuple[str, str], str] = {}
+    names: dict[str, int] = {}
+    said: list[str] = []
+    for listing in listings:
+        kept: list[Item] = []
+        for item in listing.items:
+            place = (os.path.realpath(item.path) if item.path else "", item.member)
+            if place in met:
+                said.append(f"{item.name} is {met[place]} again, and read once")
+                listing.repeats += 1
+                continue
+            names[item.name] = names.get(item.name, 0) + 1
+            again = f" ({names[item.name]})" if names[item.name] > 1 else ""
+            kept.append(replace(item, name=item.name + again))
+            met[place] = item.name
+        listing.items[:] = kept
+    return said
+
+
+def _hub(source: str, spec: DataSpec, found: Read) -> _Part:
+    if not (source.startswith("hub:") or (HUB_ID.fullmatch(source) and not Path(source).suffix)):
+        raise no_such_text(source)
+    from adapterkit.data.hub import read_hub  # datasets loads only for the Hub
+
+    name = source.removeprefix("hub:")
+    found_rows, revision, said = read_hub(name, spec)
+    found.said += said
+    found.revision = revision or found.revision
+    return _Hub(name, spec, found_rows, revision)
+
+
+class _Memory:
+    files = 1
+
+    def __init__(self, memory: Documents) -> None:
+        self._memory = memory
+
+    def texts(self, read: Read, facts: Facts) -> Iterator[Text]:
+        for i, text in enumerate(self._memory.texts):
+            yield Text(f"{self._memory.name}[{i}]", HALF.sub("\ufffd", one_line_end(text)), is_row=True)
+
+    def feed(self, digest: Any) -> None:
+        for text in self._memory.texts:
+            _feed(digest, text.encode("utf-8", "surrogatepass"))
+
+
+@dataclass
+class _Hub:
+    name: str
+    spec: DataSpec
+    rows: Iterable[object]
+    revision: str | None
+    files: int = 1
+
+    def texts(self, read: Read, facts: Facts) -> Iterator[Text]:
+        columns = Columns(self.spec, self.name)
+        empty = True
+        for text in rows(self.rows, columns, facts):
+            empty = False
+            yield text
+        close_columns(columns, self.name, facts)
+        if empty:
+            raise refusals.nothing(self.name, "it is empty")
+
+    def feed(self, digest: Any) -> None:
+        for told in ("hub", self.name, self.spec.subset or "", self.spec.split, self.revision or ""):
+            _feed(digest, told.encode())
+
+
+@dataclass
+class _Files:
+    listing: Listing
+    spec: DataSpec
+    opener: Opener
+
+    @property
+    def files(self) -> int:
+        return len(self.listing.items)
+
+    def texts(self, read: Read, facts: Facts) -> Iterator[Text]:
+        empty, before = True, facts.without_text
+        for item in self.listing.items:
+            begun = False
+            try:
+                for text in texts_of(item, self.spec, self.opener, facts):
+                    begun, empty = True, empty and not text.content
+                    yield text
+            except Unreadable as e:
+                refused = Refused(item.name, e.message, stops=True)
+                if begun or self.listing.named or not self.spec.skip_unreadable:
+                    raise refusals.found_late(refused, self.listing) from e
+                read.unreadable.append(str(refused))
+                read.files -= 1
+        self.opener.close()
+        if empty and self.listing.items:
+            missing = facts.without_text - before
+            raise refusals.nothing(
+                self.listing.source, f"none of its {missing:,} rows has text" if missing else "it is empty"
+            )
+
+    def feed(self, digest: Any) -> None:
+        fed: set[str] = set()
+        for item in self.listing.items:
+            whole = item.name.removesuffix(f"/{shown_name(item.member)}") if item.member else item.name
+            if whole in fed:
+                continue
+            fed.add(whole)
+            _feed(digest, whole.encode())
+            try:
+                _feed(digest, self._hash(item))
+            except Unreadable as e:
+                refused = Refused(whole, e.message, stops=True)
+                raise refusals.found_late(refused, self.listing) from e
+
+    def _hash(self, item: Item) -> bytes:
+        """sha256 of a file as it lies on the disk; of a zip once, whatever it holds."""
+        digest = hashlib.sha256()
+        plain = Item(item.name, replace(item.kind, packed=False), item.path)
+        with problems(), self.opener.open(plain) as stream:
+            while block := stream.read(BLOCK):
+                digest.update(block)
+        return digest.digest()
+
+
+def _feed(digest: Any, part: bytes) -> None:
+    """Each part with its length, so that no two lists run together."""
+    digest.update(len(part).to_bytes(8, "little") + part)

@@ -113,13 +113,15 @@ class Base:
         )
 
 
-def locate(base: str, folder: Path | None = None, on_download: Callable[[str], None] | None = None) -> Base:
+def locate(base: str, folder: Path | None = None, on_download: Callable[[str], None] | None = None, *,
+           weights: bool = True) -> Base:  # fmt: skip
     """The base a recipe or flag names.
 
     Args:
         base: embedded, a folder, or a Hub id.
         folder: of the recipe; a relative folder is looked up there too.
         on_download: told before a base is fetched from the Hub.
+        weights: False for the config and the tokenizer alone.
     """
     if base == "embedded":
         return Base("embedded", Path(str(resources.files("adapterkit.model.embedded"))))
@@ -132,7 +134,7 @@ def locate(base: str, folder: Path | None = None, on_download: Callable[[str], N
         )
     from adapterkit.model.hub import fetch  # huggingface_hub loads only for a Hub id
 
-    path, revision = fetch(base, on_download)
+    path, revision = fetch(base, on_download, weights=weights)
     return Base(base, path, revision)
 
 

@@ -12,33 +12,37 @@ from adapterkit.errors import NotFound, Unreachable
 
 ALIASES = {"gpt2": "openai-community/gpt2", "distilgpt2": "distilbert/distilgpt2"}
 ALIASES |= {f"gpt2-{size}": f"openai-community/gpt2-{size}" for size in ("medium", "large", "xl")}
+WEIGHTS = "model.safetensors"
 NEEDED = [
     "config.json",
     "generation_config.json",
-    "model.safetensors",
+    WEIGHTS,
     "tokenizer.json",
     "tokenizer_config.json",
 ]
 NEEDED += ["vocab.json", "merges.txt"]
 
 
-def fetch(repo: str, on_download: Callable[[str], None] | None = None) -> tuple[Path, str]:
+def fetch(
+    repo: str, on_download: Callable[[str], None] | None = None, *, weights: bool = True
+) -> tuple[Path, str]:
     """Folder and commit of a Hub model, downloaded once.
 
-    What is cached is used without asking the network.
+    What is cached is used without asking the network. Without ``weights``
+    only config and tokenizer are fetched: enough to look at text.
 
     Raises:
         Unreachable: not cached, and the Hub does not answer in time.
         NotFound: the Hub has no such model.
     """
     name = ALIASES.get(repo, repo)
-    if cached := _cached(name):
+    if cached := _cached(name, weights):
         return cached
     try:
         commit = network.commit(name, "model")
-        if on_download:
+        if on_download and weights:
             on_download(f"Base {repo}, first use: downloading it to Hugging Face's cache (gpt2: 548 MB).")
-        return _download(name, commit), commit
+        return _download(name, commit, [n for n in NEEDED if weights or n != WEIGHTS]), commit
     except network.Silent as e:
         raise unreachable(repo, str(e)) from e
     except network.Refused as e:
@@ -57,13 +61,13 @@ def unreachable(repo: str, why: str) -> Unreachable:
     )
 
 
-def _download(name: str, commit: str) -> Path:
+def _download(name: str, commit: str, wanted: list[str]) -> Path:
     import httpx2  # huggingface_hub's client, which lets its errors through
     from huggingface_hub import snapshot_download
 
     try:
         with _bars_on_terminals_only():
-            return Path(snapshot_download(name, revision=commit, allow_patterns=NEEDED))
+            return Path(snapshot_download(name, revision=commit, allow_patterns=wanted))
     except (httpx2.HTTPError, FileNotFoundError) as e:  # the Hub left after its first answer
         raise network.judge(e) from e
 
@@ -87,7 +91,7 @@ def _bars_on_terminals_only() -> Iterator[None]:
             enable_progress_bars()
 
 
-def _cached(name: str) -> tuple[Path, str] | None:
+def _cached(name: str, weights: bool) -> tuple[Path, str] | None:
     """The whole snapshot that ``main`` was last, else the newest, in Hugging Face's cache.
 
     A download pinned to a commit, as ours, leaves no ``main`` reference.
@@ -97,14 +101,14 @@ def _cached(name: str) -> tuple[Path, str] | None:
     root = Path(HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
     main = root / "refs" / "main"
     preferred = main.read_text().strip() if main.is_file() else ""
-    whole = [p for p in (root / "snapshots").glob("*") if _is_whole(p)]
+    whole = [p for p in (root / "snapshots").glob("*") if _is_whole(p, weights)]
     chosen = max(whole, key=lambda p: (p.name == preferred, p.stat().st_mtime), default=None)
     return (chosen, chosen.name) if chosen else None
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_whole(folder: Path, weights: bool) -> bool:
     """Whether a snapshot has all a base needs; a broken-off download may lack the tokenizer."""
     has = {name for name in NEEDED if (folder / name).exists()}
-    return {"config.json", "model.safetensors"} <= has and (
+    return {"config.json", *([WEIGHTS] if weights else [])} <= has and (
         "tokenizer.json" in has or {"vocab.json", "merges.txt"} <= has
     )

@@ -6,6 +6,7 @@ here. A test fails when an entry no longer occurs, so the list can't rot.
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 from collections.abc import Iterator
@@ -16,6 +17,21 @@ CHECKPOINTING = (
     "`is_gradient_checkpointing` is deprecated and will be removed in v6. "
     "Use `is_activation_checkpointing` instead."
 )
+# bitsandbytes 0.50.2, imported by peft on a CPU with avx512_bf16, asks for an optional package that AdapterKit does
+# without: it would fetch compiled code from the Hub, for 4-bit products that are not used here.
+KERNELS = (
+    "Failed to load CPU gemm_4bit_forward from kernels-community: %s. Please make sure you already "
+    "`pip install kernels` and the kernels >= 0.11.1"
+)
+
+
+def quiet_bitsandbytes() -> None:
+    """Before anything imports bitsandbytes; for good, as the message comes when it is first imported."""
+    logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(_is_not_about_kernels)
+
+
+def _is_not_about_kernels(record: logging.LogRecord) -> bool:
+    return record.msg != KERNELS
 
 
 @contextmanager

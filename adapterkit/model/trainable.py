@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from adapterkit.errors import RecipeError, Unsupported, nearest
 from adapterkit.model.base import Base
 from adapterkit.model.device import Device
-from adapterkit.model.quiet import quiet_peft, quiet_transformers
+from adapterkit.model.quiet import quiet_bitsandbytes, quiet_peft, quiet_transformers
 from adapterkit.recipe.schema import Recipe, target_modules
 from adapterkit.registry import tensorfile
 from adapterkit.registry.strict import CONFIG, WEIGHTS
+
+quiet_bitsandbytes()  # peft and transformers import it from here on
 
 DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 

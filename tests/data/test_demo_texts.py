@@ -7,8 +7,9 @@ from collections import Counter
 
 import pytest
 
-from adapterkit.data.documents import Document, cut
+from adapterkit.data.documents import cut
 from adapterkit.data.sources import read
+from adapterkit.data.text import Document
 from adapterkit.recipe import load
 
 
@@ -16,7 +17,7 @@ def _documents(name: str) -> list[Document]:
     path = load.packaged(name)
     assert path is not None
     spec = load.from_file(path).recipe.data
-    return cut(read(spec, path.parent).texts, spec.document).documents
+    return list(cut(read(spec, path.parent).texts(), spec.document)[1])
 
 
 @pytest.mark.parametrize("name", ["shanty", "noir", "ledger"])

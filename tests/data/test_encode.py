@@ -4,27 +4,24 @@ from __future__ import annotations
 
 from random import Random
 
-import numpy as np
 import pytest
 
-from adapterkit.data.documents import Document
-from adapterkit.data.encode import Piece, encode, shorten, slices
+from adapterkit.data.encode import encode
+from adapterkit.data.text import Document
 from adapterkit.model.tokenizer import END, Tokenizer
-from tests.data.words import documents
+from tests.data.words import documents, pair, text
 
 
 def _one(text: str, tokenizer: Tokenizer) -> list[int]:
-    return [int(t) for t in encode([Document("a.txt", 0, text)], tokenizer)[0]]
-
-
-def _piece(length: int, document: int = 0) -> Piece:
-    return Piece(np.arange(length, dtype=np.int32), document)
+    ids: list[int] = encode([Document("a.txt", 0, text)], tokenizer)[0].tokens.tolist()
+    return ids
 
 
 def test_every_character_comes_back(tokenizer: Tokenizer) -> None:
     docs = documents(Random(0), 300, 6, odd=0.5)
-    decoded = [tokenizer.decode([int(t) for t in ids[1:-1]]) for ids in encode(docs, tokenizer)]
-    assert decoded == [d.text for d in docs]
+    assert [tokenizer.decode(e.tokens[1:-1].tolist()) for e in encode(docs, tokenizer)] == [
+        d.text for d in docs
+    ]
 
 
 def test_characters_of_all_of_unicode_come_back(tokenizer: Tokenizer) -> None:
@@ -32,14 +29,14 @@ def test_characters_of_all_of_unicode_come_back(tokenizer: Tokenizer) -> None:
     points = [chr(c) for c in [*range(0x3000), *range(0x3000, 0x110000, 37)] if not 0xD800 <= c < 0xE000]
     texts = ["".join(points[i : i + 2000]) for i in range(0, len(points), 2000)]
     found = encode([Document("a.txt", i, t) for i, t in enumerate(texts)], tokenizer)
-    assert [tokenizer.decode([int(t) for t in ids[1:-1]]) for ids in found] == texts
+    assert [tokenizer.decode(e.tokens[1:-1].tolist()) for e in found] == texts
 
 
 @pytest.mark.parametrize(
-    "text", [" leading", "trailing ", "a  b", "\n\n", "don 't , you ?", "I 'm", "x .", ""]
+    "content", [" leading", "trailing ", "a  b", "\n\n", "don 't , you ?", "I 'm", "x .", ""]
 )
-def test_spaces_are_not_tidied(tokenizer: Tokenizer, text: str) -> None:
-    assert tokenizer.decode(_one(text, tokenizer)[1:-1]) == text
+def test_spaces_are_not_tidied(tokenizer: Tokenizer, content: str) -> None:
+    assert tokenizer.decode(_one(content, tokenizer)[1:-1]) == content
 
 
 def test_a_document_begins_and_ends_with_the_end_token(tokenizer: Tokenizer) -> None:
@@ -55,9 +52,7 @@ def test_a_literal_end_of_text_holds_no_end_token(tokenizer: Tokenizer, text: st
 
 def test_documents_are_encoded_one_by_one_and_together_alike(tokenizer: Tokenizer) -> None:
     docs = documents(Random(1), 20, 3, odd=0.3)
-    assert [[int(t) for t in ids] for ids in encode(docs, tokenizer)] == [
-        _one(d.text, tokenizer) for d in docs
-    ]
+    assert [e.tokens.tolist() for e in encode(docs, tokenizer)] == [_one(d.text, tokenizer) for d in docs]
 
 
 def test_offsets_begin_where_the_tokens_begin(tokenizer: Tokenizer) -> None:
@@ -71,22 +66,57 @@ def test_offsets_begin_where_the_tokens_begin(tokenizer: Tokenizer) -> None:
     )
 
 
-def test_slices_overlap_by_one_token() -> None:
-    pieces = slices(np.arange(6, dtype=np.int32), 3, [1, 3, 6])
-    assert [(p.tokens.tolist(), p.document) for p in pieces] == [([0, 1, 2], 3), ([2, 3, 4, 5], 3)]
+def test_long_texts_have_the_tokens_they_have_in_one_stretch(tokenizer: Tokenizer) -> None:
+    """Long ones are cut on their way to the tokenizer."""
+    draw = Random(2)
+    for between in (" ", "  ", "\n", " \n ", "'s ", "\u3000", "", " 1 ", "\t"):
+        long = text(draw, 300, odd=0.3, between=between)
+        assert tokenizer.encode_batch([long, "x"]) == [tokenizer.encode(long), tokenizer.encode("x")]
 
 
-@pytest.mark.parametrize("longest", [2, 3, 7, 64])
-def test_a_shortened_piece_keeps_every_target_once_and_in_order(longest: int) -> None:
-    for length in range(2, 80):
-        parts = shorten(_piece(length), longest)
-        assert [t for p in parts for t in p.tokens[1:].tolist()] == list(range(1, length))
-        assert max(len(p.tokens) for p in parts) <= longest
+# --- what is read but not learned ---
 
 
-def test_a_piece_that_fits_is_not_cut() -> None:
-    assert [p.tokens.tolist() for p in shorten(_piece(8), 8)] == [list(range(8))]
+def test_a_document_without_context_has_no_spans(tokenizer: Tokenizer) -> None:
+    assert encode([Document("a.txt", 0, "The sea.")], tokenizer)[0].context == ()
 
 
-def test_a_piece_has_a_target_for_every_token_but_its_first() -> None:
-    assert _piece(8).targets == 7
+def test_a_prompt_is_encoded_as_it_is_alone(tokenizer: Tokenizer) -> None:
+    """And so is what follows it, as when someone writes on from a prompt."""
+    found = encode([pair("Why did the ba", "ker?")], tokenizer)[0]
+    prompt, completion = tokenizer.encode("Why did the ba"), tokenizer.encode("ker?")
+    assert found.tokens.tolist() == [tokenizer.end, *prompt, *completion, tokenizer.end]
+    assert found.context == ((1, 1 + len(prompt)),)
+
+
+def test_spans_hold_just_the_stretches_that_are_not_learned(tokenizer: Tokenizer) -> None:
+    segments = [("User: Hi 🙂\n", False), ("Hello.\n", True), ("User: Bye\n", False), ("Bye.", True)]
+    found = encode([Document("a.txt", 0, "").rebuilt(segments)], tokenizer)[0]
+    assert [tokenizer.decode(found.tokens[a:b].tolist()) for a, b in found.context] == [
+        "User: Hi 🙂\n",
+        "User: Bye\n",
+    ]
+
+
+def test_pairs_and_plain_documents_keep_their_order(tokenizer: Tokenizer) -> None:
+    docs = [pair("Why?\n", "Because."), Document("a.txt", 1, "The sea."), pair("Who?\n", "Tam.")]
+    found = encode(docs, tokenizer)
+    assert [tokenizer.decode(e.tokens[1:-1].tolist()) for e in found] == [d.text for d in docs]
+    assert [len(e.context) for e in found] == [1, 0, 1]
+
+
+def test_the_end_after_a_context_that_ends_the_text_is_no_part_of_it(tokenizer: Tokenizer) -> None:
+    found = encode([Document("a.txt", 0, "Why?").rebuilt([("Because. ", True), ("Why?", False)])], tokenizer)[
+        0
+    ]
+    assert found.context[-1][1] == len(found.tokens) - 1
+
+
+def test_a_text_rebuilt_from_its_segments_is_the_same() -> None:
+    document = Document("a.txt", 3, "one two three four", ((4, 7), (14, 18)))
+    assert document.rebuilt(document.segments()) == document
+
+
+def test_stretches_that_touch_become_one_span() -> None:
+    found = Document("a.txt", 0, "").rebuilt([("a", False), ("", True), ("b", False), ("c", True)])
+    assert (found.text, found.context) == ("abc", ((0, 2),))

@@ -1,12 +1,14 @@
 """What is silenced still occurs, and nothing else is silenced."""
 
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from adapterkit.model.quiet import CHECKPOINTING, quiet_peft
+from adapterkit.model.quiet import CHECKPOINTING, KERNELS, quiet_peft
 
 
 def _attach(base: Path) -> None:
@@ -33,3 +35,32 @@ def test_attaching_is_quiet(tiny_base: Path) -> None:
 def test_other_warnings_pass() -> None:
     with quiet_peft(), pytest.warns(FutureWarning, match="and more"):
         warnings.warn(CHECKPOINTING + " and more", FutureWarning, stacklevel=1)
+
+
+IMPORT = """
+import logging, sys
+told = []
+logging.getLogger("bitsandbytes.backends.cpu.ops").addHandler(type("H", (logging.Handler,), {"emit": lambda s, r: told.append(r.msg)})())
+if "quiet" in sys.argv:
+    from adapterkit.model.quiet import quiet_bitsandbytes
+    quiet_bitsandbytes()
+import bitsandbytes
+from bitsandbytes.functional import has_avx512bf16
+print(has_avx512bf16(), *told, sep="|")
+"""
+
+
+def _told_by_bitsandbytes(*how: str) -> list[str]:
+    done = subprocess.run([sys.executable, "-c", IMPORT, *how], capture_output=True, text=True, check=True)
+    has_avx512bf16, *told = done.stdout.strip().split("|")
+    if has_avx512bf16 != "True":
+        pytest.skip("this CPU has no avx512_bf16")
+    return told
+
+
+def test_bitsandbytes_still_asks_for_kernels() -> None:
+    assert _told_by_bitsandbytes() == [KERNELS]
+
+
+def test_bitsandbytes_is_quiet_about_kernels() -> None:
+    assert _told_by_bitsandbytes("quiet") == []

@@ -6,10 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import GPT2TokenizerFast
 
 from adapterkit.model.base import locate
-from adapterkit.model.tokenizer import Tokenizer
+from adapterkit.model.tokenizer import STRETCH, Tokenizer
 
 TEXTS = [
     "",
@@ -58,3 +60,26 @@ def test_gpt2s_own_tokenizer_agrees_with_transformers_in_both_file_forms(tmp_pat
     assert Tokenizer(folder).encode_batch(TEXTS) == wanted
     assert Tokenizer(tmp_path).encode_batch(TEXTS) == wanted
     assert Tokenizer(folder).end == 50256
+
+
+@given(st.text(alphabet=st.sampled_from("ab1 \n\t'’.,é海²\u00a0\u3000\x1c"), min_size=1, max_size=60))
+def test_long_texts_are_encoded_in_stretches_as_they_are_whole(tiny_base: Path, pattern: str) -> None:
+    ours = Tokenizer(tiny_base)
+    text = pattern * (2 * STRETCH // len(pattern) + 1)
+    assert ours.encode_batch([text]) == [ours.encode(text)]
+
+
+@pytest.mark.data
+def test_real_texts_are_encoded_in_stretches_as_they_are_whole() -> None:
+    data = Path(os.environ["ADAPTERKIT_DATA"])
+    ours = Tokenizer(data / "gpt2-tokenizer")
+    for name in ("wikitext2/wiki.test.raw", "grimm/grimms.txt", "tinyshakespeare/input.txt", "kjv/kjv.txt"):
+        text = (data / name).read_text(encoding="utf-8")
+        assert ours.encode_batch([text]) == [ours.encode(text)], name
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=80))
+def test_tokens_begin_where_the_tokenizers_library_says(tiny_base: Path, text: str) -> None:
+    ours = Tokenizer(tiny_base)
+    expected = ours._fast.encode(text, add_special_tokens=False)
+    assert ours.offsets(text) == (list(expected.ids), [begin for begin, _ in expected.offsets])

@@ -1,0 +1,1 @@
+"""Files of every kind as texts: listing, opening, decoding, taking apart."""
