@@ -16,6 +16,14 @@ class Said:
 
 
 @dataclass(frozen=True)
+class Read:
+    """So much of the text was read and tokenised; told twice a second while that goes on."""
+
+    documents: int
+    characters: int
+
+
+@dataclass(frozen=True)
 class Begun:
     """The steps are about to begin."""
 
@@ -55,7 +63,7 @@ class Finished:
     seconds: float
 
 
-Event = Said | Begun | Stepped | Tested | Sampled | Finished
+Event = Said | Read | Begun | Stepped | Tested | Sampled | Finished
 Listener = Callable[[Event], None]
 
 

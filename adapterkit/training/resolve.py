@@ -7,12 +7,15 @@ the batch size follow the machine, the tokens of a step and their order do not.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from adapterkit.data.prepare import Prepared
 from adapterkit.errors import RecipeError
 from adapterkit.model.base import Base
-from adapterkit.model.device import Device
 from adapterkit.recipe.schema import Recipe
+
+if TYPE_CHECKING:
+    from adapterkit.model.device import Device  # imports torch, which describe does without
 
 PASSES, LEAST_STEPS = 20, 60  # of epochs: auto
 PASSES_UNTESTED = 5  # nothing would stop it from copying
@@ -26,6 +29,11 @@ def row_length(recipe: Recipe, base: Base) -> int:
     Raises:
         RecipeError: more than the base has positions for.
     """
+    if (recipe.data.pad_to or 0) > base.context:
+        raise RecipeError(
+            f"'data.pad_to' is {recipe.data.pad_to}; the base {base.id} sees {base.context}.",
+            hint=f"--data-pad-to {base.context}",
+        )
     if recipe.train.max_length == "auto":
         return min(base.context, 1024)
     if recipe.train.max_length > base.context:
@@ -40,7 +48,7 @@ def resolve(recipe: Recipe, prepared: Prepared, base: Base, device: Device) -> R
     """The recipe with every ``auto`` replaced."""
     train, length = recipe.train, row_length(recipe, base)
     per_step = (
-        _tokens_per_step(prepared.train_tokens) if train.tokens_per_step == "auto" else train.tokens_per_step
+        tokens_per_step(prepared.train_tokens) if train.tokens_per_step == "auto" else train.tokens_per_step
     )
     rows = rows_per_step(per_step, length, len(prepared.train))
     wanted = AT_ONCE[device.place.type] // length if train.batch_size == "auto" else train.batch_size
@@ -64,9 +72,16 @@ def resolve(recipe: Recipe, prepared: Prepared, base: Base, device: Device) -> R
         update={
             "train": train.model_copy(update=changes),
             "lora": recipe.lora.model_copy(update={"alpha": alpha}),
-            "data": recipe.data.model_copy(update={"document": prepared.how}),
+            "data": recipe.data.model_copy(update=_of_text(recipe, prepared)),
         }
     )
+
+
+def _of_text(recipe: Recipe, prepared: Prepared) -> dict[str, str]:
+    """What reading decided; files that are each cut in their own way must go on deciding for themselves."""
+    if prepared.facts.mixed:
+        return {"document": recipe.data.document}
+    return {"document": prepared.how, **prepared.facts.resolved}
 
 
 def rows_per_step(tokens_per_step: int, length: int, rows: int) -> int:
@@ -78,6 +93,6 @@ def largest_divisor(rows: int, limit: int) -> int:
     return max(d for d in range(1, min(rows, limit) + 1) if rows % d == 0)
 
 
-def _tokens_per_step(tokens: int) -> int:
+def tokens_per_step(tokens: int) -> int:
     """A hundredth of the text, as a power of two from 1,024 to 16,384."""
     return int(min(16_384, max(1_024, 2 ** round(math.log2(max(tokens, 1) / 100)))))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+
+import numpy as np
 
 from adapterkit.data.prepare import Prepared
 from adapterkit.generation.engine import Engine, Parts, Request
@@ -26,6 +27,7 @@ class Samples:
     shown: tuple[Sample, ...]
     stops: float | None  # None where documents are too long to expect an end
     copied_words: int
+    quote: bool  # the prompts are the user's text, so the samples stay private
 
 
 def write_samples(engine: Engine, folder: Path, recipe: Recipe, prepared: Prepared, dims: Dims) -> Samples:
@@ -33,16 +35,21 @@ def write_samples(engine: Engine, folder: Path, recipe: Recipe, prepared: Prepar
     parts: Parts = ()
     if recipe.method == "lora":
         parts = ((engine.bank.load(read_lora(folder, dims, "the new adapter")), 1.0),)
-    prompts = recipe.sample.prompts or PROMPTS
+    asked = _asked(prepared, engine)
+    prompts = recipe.sample.prompts or asked[: len(PROMPTS)] or PROMPTS
     settings = from_spec(recipe.sample)
-    usual = int(median(len(prepared.split.train[i].tokens) for i in range(len(prepared.split.train))))
+    usual = int(np.median(prepared.split.train.targets))  # a prompt is given, not written
     expected = usual * ROOM <= min(settings.max_new_tokens, engine.model.context // 2)
     requests = [Request(p, parts, settings, recipe.train.seed) for p in prompts]
     if recipe.method == "lora":
         requests += [Request(p, (), settings, recipe.train.seed) for p in prompts]
     if expected:
         short = settings.with_(max_new_tokens=int(usual * ROOM))
-        requests += [Request("", parts, short, recipe.train.seed, sample=i) for i in range(1, ENDINGS + 1)]
+        begun = asked or [""]
+        requests += [
+            Request(begun[i % len(begun)], parts, short, recipe.train.seed, sample=i)
+            for i in range(1, ENDINGS + 1)
+        ]
     written = engine.run(requests)
     n = len(prompts)
     by_base = [w.text for w in written[n : 2 * n]] if recipe.method == "lora" else [None] * n
@@ -50,4 +57,20 @@ def write_samples(engine: Engine, folder: Path, recipe: Recipe, prepared: Prepar
     endings = written[-ENDINGS:] if expected else []
     own = [s.text for s in shown] + [w.text for w in endings]
     stops = sum(w.finish_reason == "stop" for w in endings) / ENDINGS if expected else None
-    return Samples(shown, stops, longest_copied(own, (d.text for d in prepared.documents)))
+    copied = longest_copied(own, prepared.documents.texts())
+    return Samples(shown, stops, copied, quote=prompts is not recipe.sample.prompts and bool(asked))
+
+
+def _asked(prepared: Prepared, engine: Engine) -> list[str]:
+    """Prompts of held-out pairs and chats that leave room to answer: what an adapter like that is for."""
+    pieces = prepared.split.held_out if len(prepared.split.held_out) else prepared.split.train
+    prompts: list[str] = []
+    for i in dict.fromkeys(pieces.document.tolist()):
+        if len(prompts) == ENDINGS:
+            break
+        segments = pieces.corpus[i].segments() if pieces.corpus.has_context[i] else []
+        if segments and not segments[0][1]:
+            prompt = segments[0][0]
+            if len(engine.tokenizer.encode(prompt)) <= engine.model.context // 2:
+                prompts.append(prompt)
+    return prompts

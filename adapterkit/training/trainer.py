@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from adapterkit.data.pack import Row, stack
+from adapterkit.data.pack import Rows, stack
 from adapterkit.errors import DataError
 from adapterkit.model import trainable
 from adapterkit.model.device import Device
@@ -103,8 +103,8 @@ class Curve(TrainerCallback):  # type: ignore[misc]
 def fit(
     module: PackedLoss,
     recipe: Recipe,
-    rows: list[Row],
-    held_out: list[Row],
+    rows: Rows,
+    held_out: Rows,
     *,
     device: Device,
     filler: int,
@@ -129,7 +129,7 @@ def fit(
         return score(module, held_out, int(train.batch_size), filler, device.place).mean
 
     base_loss = test() if held_out else None
-    curve = Curve(module, test if held_out else None, recipe, sum(r.targets for r in rows), tell, may_stop)
+    curve = Curve(module, test if held_out else None, recipe, rows.targets, tell, may_stop)
     curve.base_loss = base_loss
     trainer = Steps(
         model=module,

@@ -57,3 +57,19 @@ def test_what_needs_cuda_says_so_without_it(keys: dict[str, str], told: str, reg
     with pytest.raises(Unsupported, match=told):
         ak.train(text_file, registry=registry, base=str(tiny_base), **QUICK | keys)
     assert registry.versions() == []
+
+
+@gpu
+@pytest.mark.parametrize(("quantize", "most"), [("none", 0.0), ("8bit", 1e-2)])
+def test_packed_documents_do_not_see_each_other_on_cuda(quantize: str, most: float, tmp_path: Path) -> None:
+    from adapterkit.model import trainable
+    from adapterkit.model.base import locate
+    from adapterkit.model.device import choose
+    from adapterkit.recipe.schema import Recipe
+    from adapterkit.scoring.loss import PackedLoss, probe_isolation
+
+    base, device = locate(str(make_base(tmp_path / "base", seed=0, width=64))), choose("cuda")
+    recipe = Recipe.model_validate({"train": {"quantize": quantize}})
+    module = PackedLoss(trainable.load_model(base, device, recipe))
+    moved = probe_isolation(module, base.config["vocab_size"], 64, device.place, exact=quantize == "none")
+    assert moved <= most

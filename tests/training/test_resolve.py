@@ -30,8 +30,38 @@ def prepared(base: Base) -> Prepared:
 
 
 def test_nothing_stays_auto(base: Base, prepared: Prepared) -> None:
+    """But for what decides nothing here: there is no file, no pair and no chat."""
     told = resolve(Recipe(), prepared, base, choose("cpu")).model_dump()
-    assert [k for k, v in (told["train"] | told["lora"] | told["data"]).items() if v == "auto"] == []
+    assert [k for k, v in (told["train"] | told["lora"]).items() if v == "auto"] == []
+    assert {k for k, v in told["data"].items() if v == "auto"} == {"format", "separator", "template"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "resolved"),
+    [
+        ("a.txt", "Why is it so?<>Because it is.\n", {"document": "line", "separator": "<>"}),
+        ("a.csv", "Why is it so?,Because it is.\n", {"document": "row", "prompt": "{setup}\n", "completion": "punchline"}),
+        ("a.jsonl", '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]}\n', {"template": "{role}: {content}\n"}),
+    ],
+)  # fmt: skip
+def test_what_was_found_in_the_text_is_stored(
+    base: Base, tmp_path: Path, name: str, content: str, resolved: dict[str, str]
+) -> None:
+    """So that the same adapter asks in the form it learned."""
+    header = "setup,punchline\n" if name == "a.csv" else ""
+    (tmp_path / name).write_text(header + content * 60)
+    data = DataSpec(source=str(tmp_path / name), validation="none")
+    recipe = Recipe(data=data)
+    found = resolve(recipe, prepare(data, Tokenizer(base.folder), 64), base, choose("cpu")).data.model_dump()
+    assert {k: found[k] for k in resolved} == resolved
+
+
+def test_a_stored_recipe_prepares_the_same_text(base: Base, tmp_path: Path) -> None:
+    (tmp_path / "jokes.txt").write_text("".join(f"Why is {i} so?<>Because it is {i}.\n" for i in range(60)))
+    data, tokenizer = DataSpec(source=str(tmp_path / "jokes.txt"), validation="none"), Tokenizer(base.folder)
+    first = prepare(data, tokenizer, 64)
+    stored = resolve(Recipe(data=data), first, base, choose("cpu")).data
+    assert prepare(stored, tokenizer, 64).fingerprint == first.fingerprint
 
 
 def test_a_small_corpus_gets_sixty_steps_or_more(base: Base, prepared: Prepared) -> None:

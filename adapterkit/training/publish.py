@@ -1,0 +1,141 @@
+"""A finished run as a version: samples, manifest, card, and the private report."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import adapterkit
+from adapterkit.data.report import report
+from adapterkit.generation import load as loading
+from adapterkit.generation.engine import Engine
+from adapterkit.model.base import Base
+from adapterkit.recipe.schema import target_modules
+from adapterkit.registry.card import card
+from adapterkit.registry.version import Metrics, Version
+from adapterkit.training.events import Sampled
+from adapterkit.training.plan import Job, document_marks
+from adapterkit.training.sampling import Samples, write_samples
+from adapterkit.training.trainer import Curve
+
+
+def publish(job: Job, folder: Path, curve: Curve, fresh: bool) -> Version:
+    samples = write_samples(_engine_of(job, folder), folder, job.recipe, job.prepared, job.base.dims)
+    job.tell(Sampled(samples.shown))
+    manifest = _manifest(job, curve, samples)
+    (folder / "README.md").write_text(
+        card(manifest, () if samples.quote else samples.shown), encoding="utf-8"
+    )
+    (folder / "history.json").write_text(json.dumps([asdict(p) for p in curve.points]))
+    told = {
+        "recipe": manifest["recipe"],
+        "origins": _origins(job),
+        "environment": _environment(job),
+    }
+    (folder / "recipe.json").write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    private = folder / "private"
+    private.mkdir()
+    (private / "samples.json").write_text(json.dumps([asdict(s) for s in samples.shown]), encoding="utf-8")
+    (private / "marks.json").write_text(json.dumps(document_marks(job)))
+    told_of_text = report(
+        job.prepared, job.tokenizer, int(job.recipe.train.max_length), context=job.base.context
+    )
+    (private / "data.json").write_text(
+        json.dumps(told_of_text.as_dict(), ensure_ascii=False), encoding="utf-8"
+    )
+    return job.registry.publish(folder, manifest, note=job.note, fresh=fresh)
+
+
+def _engine_of(job: Job, folder: Path) -> Engine:
+    base = job.base if job.recipe.method == "lora" else Base(job.name, folder)
+    return loading.engine(base, job.device)
+
+
+def _manifest(job: Job, curve: Curve, samples: Samples) -> dict[str, Any]:
+    recipe, prepared = job.recipe, job.prepared
+    base = {"id": job.base.id, "revision": job.base.revision, "layers": job.base.dims.layers}
+    data = {
+        "source": _source_names(job),
+        "fingerprint": prepared.fingerprint,
+        "documents": len(prepared.documents),
+        "words": prepared.words,
+        "rows": len(prepared.train),
+        "fill": round(prepared.train.tokens / max(prepared.train.slots(), 1), 4),
+        "train_tokens": prepared.train_tokens,
+        "held_out": {
+            "unit": prepared.split.unit,
+            "count": prepared.split.units,
+            "tokens": prepared.held_out_tokens,
+        },
+        "revision": prepared.revision,
+    }
+    told = recipe.model_dump(mode="json")
+    told["data"]["source"] = data["source"]
+    if isinstance(recipe.data.validation, str):
+        told["data"]["validation"] = _without_place(recipe.data.validation)
+    told["base"] = job.base.id
+    lora = {"r": recipe.lora.r, "alpha": recipe.lora.alpha, "targets": target_modules(recipe.lora.targets)}
+    return {
+        "name": job.name,
+        "kind": recipe.method,
+        "base": base | asdict(job.base.fingerprints),
+        "lora": lora if recipe.method == "lora" else None,
+        "data": data,
+        "recipe": told,
+        "made_from": job.made_from,
+        "environment": _environment(job),
+        "metrics": asdict(_metrics(job, curve, samples)),
+        "lineage": {"how": "train", "parents": []},
+    }
+
+
+def _metrics(job: Job, curve: Curve, samples: Samples) -> Metrics:
+    if curve.best is None or curve.base_loss is None:
+        return Metrics(stops=samples.stops, copied_words=samples.copied_words)
+    loss = curve.best[0]
+    return Metrics(
+        loss=loss,
+        base_loss=curve.base_loss,
+        perplexity=math.exp(loss),
+        base_perplexity=math.exp(curve.base_loss),
+        tokens=job.prepared.held_out_tokens,
+        held_out=job.prepared.held_out_fingerprint,
+        stops=samples.stops,
+        copied_words=samples.copied_words,
+    )
+
+
+def _source_names(job: Job) -> Any:
+    """The source without any path of this machine."""
+    source = job.recipe.data.source
+    names = [_without_place(s) for s in ([source] if isinstance(source, str) else source)]
+    return names[0] if len(names) == 1 else names
+
+
+def _without_place(path: str) -> str:
+    placed = Path(path).is_absolute() or path[:1] == "~" or ".." in Path(path).parts
+    return Path(path).name if placed else path
+
+
+def _origins(job: Job) -> dict[str, str]:
+    """Where each value came from; of a recipe file only its name, not where it lies."""
+    told: dict[str, str] = {}
+    for key, origin in job.origins.items():
+        path, is_line, line = origin.rpartition(" line ")
+        told[key] = f"{Path(path).name} line {line}" if is_line else origin
+    return told
+
+
+def _environment(job: Job) -> dict[str, str]:
+    from importlib.metadata import version
+
+    told = {p: version(p) for p in ("torch", "transformers", "peft")}
+    return told | {
+        "adapterkit": adapterkit.__version__,
+        "python": platform.python_version(),
+        "device": job.device.place.type,
+    }
