@@ -20,6 +20,7 @@ _HOMES = {
     "Completion": "generation.results",
     "Damaged": "errors",
     "DataError": "errors",
+    "DataReport": "data.report",
     "Documents": "data.sources",
     "Forked": "errors",
     "Generator": "generation.generator",
@@ -36,12 +37,14 @@ _HOMES = {
     "Unreachable": "errors",
     "Unsupported": "errors",
     "Version": "registry.version",
+    "describe": "training.describe",
     "train": "training.run",
 }
 
 __all__ = sorted(_HOMES)
 
 if TYPE_CHECKING:
+    from adapterkit.data.report import DataReport as DataReport
     from adapterkit.data.sources import Documents as Documents
     from adapterkit.errors import AdapterKitError as AdapterKitError
     from adapterkit.errors import BaseMismatch as BaseMismatch
@@ -65,6 +68,7 @@ if TYPE_CHECKING:
     from adapterkit.recipe.schema import Recipe as Recipe
     from adapterkit.registry.store import Registry as Registry
     from adapterkit.registry.version import Version as Version
+    from adapterkit.training.describe import describe as describe
     from adapterkit.training.run import train as train
 
 

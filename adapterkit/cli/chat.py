@@ -29,14 +29,17 @@ HELP = """\
   /clear             a new text         /save FILE         the text, and how it came about
   /help              this               Ctrl-C stops the text, Ctrl-D leaves"""
 WORDS_A_TOKEN = 0.75
+PAIRS = "It was trained on pairs: each line you type is asked by itself, without those before."
+PASSAGE = 60  # tokens that a text grows by in a turn; an answer has the length its adapter gives it
 
 
 @click.command("chat")
 @click.argument("adapter", required=False)
+@click.option("--raw", is_flag=True, help="Leave the text as typed, without the adapter's template.")
 @writing_options
 @common
 def chat_verb(
-    adapter: str | None, stop: tuple[str, ...], seed: int | None, device: str, base: str | None,
+    adapter: str | None, raw: bool, stop: tuple[str, ...], seed: int | None, device: str, base: str | None,
     registry: str | None, as_json: bool, quiet: bool, **values: Any,
 ) -> None:  # fmt: skip
     """Write together with an adapter, turn by turn."""
@@ -47,11 +50,11 @@ def chat_verb(
     from adapterkit.generation.session import Session
 
     generator = Generator(its_base, registry=store, device=device)
-    session = Session(generator, chosen, **({"max_new_tokens": 60} | settings(values, stop, seed)))
+    session = Session(generator, chosen, wrap=not raw, **settings(values, stop, seed))
     context = int(generator.base.context * WORDS_A_TOKEN)
     note(
-        f"{session.adapter} on {generator.base.id}, {generator.device.place.type}. GPT-2 goes on with what you write; "
-        f"it does not answer questions. It remembers about {context} words.",
+        f"{session.adapter} on {generator.base.id}, {generator.device.place.type}. {_manner(session)} "
+        f"It remembers about {context} words.",
         quiet,
     )
     note("Enter alone: go on · /retry · /use ADAPTER · /help · Ctrl-C stops the text, Ctrl-D leaves", quiet)
@@ -68,6 +71,27 @@ def _newest(store: Registry) -> str:
     return made[-1].name
 
 
+def _manner(session: Session) -> str:
+    """What becomes of the words one types."""
+    from adapterkit.data.template import Prompt, Template
+
+    form = session.form
+    if isinstance(form, Template):
+        return f"It was trained on a chat: what you type is sent as {form.turn('user', '...').strip()!r}."
+    if isinstance(form, Prompt) and form.asked:
+        return PAIRS
+    if isinstance(form, Prompt):
+        return f"It was trained on pairs that begin with {form.text!r}; what you type is left as it is."
+    return "GPT-2 goes on with what you write; it does not answer questions."
+
+
+def _wraps(session: Session) -> bool:
+    from adapterkit.data.template import Prompt
+
+    form = session.form
+    return bool(form.asked if isinstance(form, Prompt) else form)
+
+
 class Chat:
     """Reads lines, runs commands, shows passages."""
 
@@ -75,6 +99,8 @@ class Chat:
         self._session, self._store = session, store
         self._passages: list[dict[str, Any]] = []
         self._forgot = False
+        self._length_is_asked = "max_new_tokens" in session.sampling
+        self._suit()
         self._commands: dict[str, Callable[[str], None]] = {
             "use": self._use, "list": self._list, "set": self._set, "retry": self._retry,
             "clear": self._clear, "save": self._save, "help": lambda _: click.echo(HELP),
@@ -87,10 +113,19 @@ class Chat:
                 with _shown_errors():
                     self._turn(line)
 
+    def _suit(self) -> None:
+        """The length that suits the adapter, unless one was asked for."""
+        if self._length_is_asked:
+            return
+        self._session.sampling.pop("max_new_tokens", None)
+        if not _wraps(self._session):
+            self._session.sampling["max_new_tokens"] = PASSAGE
+
     def _turn(self, line: str) -> None:
         if not line.startswith("/"):
             # what is typed goes on in the same paragraph, after a space unless the text just began
-            gap = " " if self._session.text and line and not self._session.text[-1].isspace() else ""
+            text = "" if _wraps(self._session) else self._session.text
+            gap = " " if text and line and not text[-1].isspace() else ""
             self._write(self._session.stream(gap + line, self._on_stream))
             return
         word, _, rest = line[1:].strip().partition(" ")
@@ -126,8 +161,14 @@ class Chat:
             raise UsageProblem(
                 "/use needs an adapter.", hint="/list shows them; a blend: /use noir=0.5,shanty=0.5"
             )
+        before = _manner(self._session)
         self._session.switch(rest)
-        click.echo(f" now {self._session.adapter} (the text so far is read again in the new voice)")
+        self._suit()
+        manner = _manner(self._session)
+        again = " (the text so far is read again in the new voice)" if manner != PAIRS else ""
+        click.echo(f" now {self._session.adapter}{again}")
+        if manner != before:
+            click.echo(f" {manner}")
 
     def _list(self, rest: str) -> None:
         for name in self._store.names():
@@ -148,6 +189,7 @@ class Chat:
 
             Sampling().with_(**{key: wanted})  # refuses what is out of its limits, before it is kept
         self._session.sampling[key] = wanted
+        self._length_is_asked |= key == "max_new_tokens"
         click.echo(f" {key} is {wanted!r}")
 
     def _retry(self, rest: str) -> None:
@@ -157,7 +199,7 @@ class Chat:
         self._write(self._session.retry(self._on_stream))
 
     def _clear(self, rest: str) -> None:
-        self._session.text = ""
+        self._session.clear()
         self._passages.clear()
         click.echo(" a new text")
 

@@ -180,6 +180,7 @@ def _page(store: Registry, v: Version) -> str:
         ("base", f"{base['id']}  weights {base['weights'][:8]}" + (f"  revision {base['revision'][:8]}" if base["revision"] else "")),
         ("text", f"{_source(data['source'])}: {data['documents']:,} documents, {data['words']:,} words, "
                  f"{data['train_tokens']:,} tokens learned from"),
+        ("", _of_text(v)),
         ("unseen text", f"{gain(m)}  on {m.tokens:,} tokens ({data['held_out']['count']} {data['held_out']['unit']})" if m.tokens else "not tested"),
         ("ends by itself", f"{m.stops:.0%} of samples" if m.stops is not None else "not expected: long documents"),
         ("copied at most", f"{m.copied_words} words" if m.copied_words is not None else "unknown"),
@@ -196,6 +197,23 @@ def _page(store: Registry, v: Version) -> str:
     for s in v.samples()[:2]:
         lines += ["", f"  {s.prompt}{s.text}".replace("\n", "\n  ")]
     return "\n".join(lines)
+
+
+def _of_text(v: Version) -> str:
+    """What the report on the text has beyond the manifest; only the rows when the version came without it."""
+    data = v.manifest["data"]
+    rows = f"{data['rows']:,} rows, {100 * data['fill']:.1f} % full" if data.get("fill") else ""
+    try:
+        told = json.loads((v.path / "private" / "data.json").read_text(encoding="utf-8"))
+        dropped = sum(told["tokens"]["dropped"].values())
+        more = [
+            f"{told['tokens']['context']:,} tokens only read" if told["tokens"]["context"] else "",
+            f"{dropped:,} dropped" if dropped else "nothing dropped",
+            f"a document has {told['lengths']['median']:,} tokens in the middle, {told['lengths']['longest']:,} at most",
+        ]
+    except (OSError, ValueError, KeyError):
+        return rows
+    return ", ".join(p for p in (rows, *more) if p)
 
 
 def _source(source: Any) -> str:

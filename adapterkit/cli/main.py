@@ -29,6 +29,7 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "init": ("start", "Make a project here, or a recipe with every key commented."),
     },
     "Make": {
+        "data": ("data", "What would be learned from a text; trains nothing."),
         "train": ("train", "Learn a style from text, or follow a recipe."),
     },
     "Write": {

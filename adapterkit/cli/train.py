@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from adapterkit.cli import recipe_flags
 from adapterkit.cli.output import common, emit, gain, note, signed
+from adapterkit.cli.recipe_flags import recipe_options
 from adapterkit.errors import UsageProblem
 from adapterkit.files import human_size, shown
 from adapterkit.recipe.given import load_named, load_sources
-from adapterkit.recipe.keys import Key, keys
 from adapterkit.refs import check_name
 from adapterkit.registry.store import Registry
 
@@ -40,35 +40,13 @@ SHOWN = frozenset(
 )
 
 
-def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """One flag for each key of the recipe, from the schema."""
-    for key in reversed(list(keys().values())):
-        if key.path != "data.source":
-            command = click.option(key.flag, key.path.replace(".", "__"), metavar=_metavar(key), help=_help(key),
-                                   hidden=key.path not in SHOWN)(command)  # fmt: skip
-    return command
-
-
-def _metavar(key: Key) -> str:
-    words = "|".join(key.choices)
-    plain = {int: "N", float: "X", str: "TEXT", list: "LIST", bool: "BOOL"}[key.kinds[0]] if key.kinds else ""
-    return f"{plain}|{words}" if plain and words and words != "null" else plain or words
-
-
-def _help(key: Key) -> str:
-    return f"{key.help}  [{key.default if key.default not in (None, '') else 'none'}]"
-
-
 @click.command("train")
 @click.argument("source", nargs=-1)
 @click.option("--recipe", metavar="NAME", help="A recipe by name; SOURCE then replaces its text.")
 @click.option("--name", help="Name of the adapter.  [the source's name]")
 @click.option("-m", "--note", default="", help="A few words kept with the version.")
 @click.option("--fresh", is_flag=True, help="Train also when the same was trained before.")
-@click.option(
-    "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Any key of the recipe, e.g. lora.alpha=32."
-)
-@recipe_options
+@recipe_options(SHOWN)
 @common
 def train_verb(
     source: tuple[str, ...], recipe: str | None, name: str | None, note: str, fresh: bool, sets: tuple[str, ...],
@@ -76,10 +54,10 @@ def train_verb(
 ) -> None:  # fmt: skip
     """Learn a style from text, or follow a recipe.
 
-    SOURCE is a file, a folder, a glob, a dataset on the Hub (owner/name), a
-    recipe (FILE.yaml), or a recipe's name such as wikitext.
+    SOURCE is a file, a folder, a glob, - for stdin, a dataset on the Hub
+    (owner/name), a recipe (FILE.yaml), or a recipe's name such as wikitext.
     """
-    flags = _flags(values, sets)
+    flags = recipe_flags.given(values, sets, source)
     if not source and not recipe:
         raise UsageProblem("nothing to learn from was named.", hint="adapterkit train FOLDER-OR-FILE")
     screen = Screen(quiet or as_json)
@@ -99,18 +77,6 @@ def train_verb(
         _result(version, as_json, quiet, existed=screen.existed)
 
 
-def _flags(values: dict[str, Any], sets: tuple[str, ...]) -> dict[str, Any]:
-    flags = {name.replace("__", "."): value for name, value in values.items() if value is not None}
-    for text in sets:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise UsageProblem(
-                f"--set {text!r} has no value.", hint="--set KEY=VALUE, for example --set lora.alpha=32"
-            )
-        flags[key.strip()] = value.strip()
-    return flags
-
-
 class Screen:
     """Shows the events of a run: notes, one bar, a line for each test, samples."""
 
@@ -120,10 +86,13 @@ class Screen:
         self._tty = sys.stderr.isatty()
         self._steps = 0
         self._told = 0
+        self._counts = False  # a line of counts is on the screen, to be written over
 
     def tell(self, event: Event) -> None:
         """The listener that ``train`` calls."""
         kind = type(event).__name__.lower()
+        if kind != "read":
+            self._wipe()
         getattr(self, f"_{kind}")(event)
 
     def say(self, text: str) -> None:
@@ -132,6 +101,19 @@ class Screen:
 
     def _said(self, event: Any) -> None:
         self.say(event.text)
+
+    def _read(self, event: Any) -> None:
+        """So much so far, on one line of a terminal that the next one replaces."""
+        if self._tty and not self.quiet:
+            self._counts = True
+            told = f"· {event.documents:,} documents, {event.characters / 1e6:,.1f} million characters read"
+            # the cursor goes back to the begin, so that an error is written over it too
+            click.echo(f"\033[K{click.style(told, dim=True)}\r", nl=False, err=True)
+
+    def _wipe(self) -> None:
+        if self._counts:
+            click.echo("\033[K", nl=False, err=True)
+            self._counts = False
 
     def _begun(self, event: Any) -> None:
         self._steps = event.steps

@@ -68,6 +68,7 @@ def generate_verb(
     store = Registry(registry)
     adapter, text = _understand(words, prompt, store)
     told = settings(values, stop, seed) | ({"raw": True} if raw else {})
+    _tell_form(store, adapter, text, quiet or as_json)
     generator = _generator(store, [adapter], base, device)
     if count == 1 and not as_json:
         show_prompt = echo or (sys.stdout.isatty() and text)
@@ -121,6 +122,24 @@ def _understand(words: tuple[str, ...], prompt: str | None, store: Registry) -> 
     if text == "-" or (text is None and not sys.stdin.isatty()):
         text = sys.stdin.read().rstrip("\n")
     return adapter, text or ""
+
+
+def _tell_form(store: Registry, adapter: str, prompt: str, quiet: bool) -> None:
+    """An adapter of pairs or chats expects their form, which a plain prompt has not."""
+    from adapterkit.data.template import ASSISTANT, Template, form_of
+
+    versions = [store[str(part.ref)] for part in parse_adapter(adapter)]
+    formed = ((v, form) for v in versions if (form := form_of(v.manifest.get("recipe", {}))))
+    version, form = next(formed, (None, None))
+    if version is None or form is None:
+        return
+    if isinstance(form, Template) and prompt.endswith(form.opening(ASSISTANT)):
+        return
+    learned = "a chat" if isinstance(form, Template) else "pairs"
+    remedy = f"adapterkit chat {shlex.quote(adapter)} wraps your words"
+    if not isinstance(form, Template) and not form.asked:
+        learned, remedy = f"pairs that begin with {form.text!r}", "write your words in that form"
+    note(f"{version.ref} was trained on {learned}: {remedy}; generate goes on from them as they are", quiet)
 
 
 def _quoted(prompt: str) -> str:

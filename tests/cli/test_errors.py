@@ -232,9 +232,9 @@ def test_5_the_hint_runs(cli: Cli, tiny: list[str]) -> None:
 
 MISTAKE_6 = """\
 · Text jokes.csv.
-error: jokes.csv has no column 'text'. It has: setup, punchline, score.
+error: jokes.csv has no column 'text'. It has: opener, closer, score.
 """
-JOKES = "setup,punchline,score\n" + "".join(f"{a},{b},3\n" for a in SENTENCES[:4] for b in SENTENCES[4:])
+JOKES = "opener,closer,score\n" + "".join(f'"{a}","{b}",3\n' for a in SENTENCES[:4] for b in SENTENCES[4:])
 
 
 def _train_jokes(cli: Cli, *more: str) -> tuple[int, str, str]:
@@ -249,12 +249,12 @@ def test_6_a_table_without_text(cli: Cli, on_tiny: list[str], tmp_path: Path) ->
 
 
 def test_6_the_hint_names_a_column_with_text(cli: Cli, on_tiny: list[str]) -> None:
-    assert "hint:  --data-text punchline" in _train_jokes(cli, *on_tiny)[2]
+    assert "hint:  --data-text closer" in _train_jokes(cli, *on_tiny)[2]
 
 
 @pytest.mark.usefixtures("here")
 def test_6_the_hint_runs(cli: Cli, tiny: list[str]) -> None:
-    hinted = _train_jokes(cli, *tiny)[2].partition("hint:  ")[2].split()[:2]
+    hinted = _train_jokes(cli, *tiny)[2].partition("hint:  ")[2].partition(",")[0].split()
     assert _train_jokes(cli, *tiny, *hinted, "--validation", "none") == (0, "jokes@1\n", "")
 
 
