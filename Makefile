@@ -6,7 +6,7 @@ PYTHON ?= python3
 # A package index with CPU builds of torch (pytorch.org, Get Started): make demo TORCH_INDEX="--index-url URL"
 TORCH_INDEX ?=
 
-.PHONY: demo test test-slow test-gpu check bench bench-start clean
+.PHONY: demo test test-slow test-gpu check bench bench-start bench-data bench-recipes clean
 
 $(VENV)/ready: setup.cfg constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -31,10 +31,16 @@ check: $(VENV)/ready
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
-bench: bench-start
+bench: bench-start bench-data bench-recipes
 
 bench-start: $(VENV)/ready
 	$(PY) benchmarks/start.py
+
+bench-data: $(VENV)/ready
+	$(PY) benchmarks/data.py
+
+bench-recipes: $(VENV)/ready
+	$(PY) benchmarks/recipes.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache build *.egg-info
