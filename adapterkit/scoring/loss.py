@@ -17,6 +17,10 @@ from torch import Tensor, nn
 from adapterkit.data.encode import IGNORE
 from adapterkit.data.pack import Row, stack
 from adapterkit.errors import CheckFailed, DataError
+from adapterkit.model.packed import forward as packed
+from adapterkit.model.packed.forward import unfit
+from adapterkit.model.packed.layout import layout
+from adapterkit.scoring.head import centred, head_nll
 
 LEAK_8BIT = 1e-2  # of the logits' range
 
@@ -37,11 +41,17 @@ class PackedLoss(nn.Module):
     """GPT2LMHeadModel (with or without LoRA inside) as a loss over packed rows.
 
     Shapes: b rows, t positions, k of them targets, e width, v vocabulary.
+
+    Args:
+        model: transformers' GPT2LMHeadModel.
+        fast: by our own forward where it computes the same; False takes transformers'.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, fast: bool = True) -> None:
         super().__init__()
         self.model = model
+        self.slow_because = "it was asked for" if not fast else unfit(model)
+        self._head: Tensor | None = None  # of a frozen head, in the format to compute in
         self.train(model.training)
 
     def forward(
@@ -57,22 +67,58 @@ class PackedLoss(nn.Module):
             input_ids, labels, position_ids: (b, t); labels are IGNORE where a position is no target.
             num_items_in_batch: targets of the whole optimizer step; None divides by this batch's own.
         """
-        hidden = self.hidden(input_ids, position_ids)
-        ahead, target = hidden[:, :-1], labels[:, 1:]
-        wanted = target != IGNORE
-        model: Any = self.model
-        logits = model.lm_head(ahead[wanted])  # (k, v)
-        nll = F.cross_entropy(logits.float(), target[wanted], reduction="sum")
-        count = num_items_in_batch if num_items_in_batch is not None else wanted.sum()
-        return {"loss": nll / count, "nll": nll.detach(), "n": wanted.sum()}
+        if self.slow_because:
+            hidden, target = self._all(input_ids, labels, position_ids)
+        else:
+            hidden, target = self._kept(input_ids, labels, position_ids)
+        nll = self._nll(hidden, target)
+        count = num_items_in_batch if num_items_in_batch is not None else len(target)
+        return {"loss": nll / count, "nll": nll.detach(), "n": torch.tensor(len(target))}
 
     def hidden(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
-        """Last hidden states (b, t, e). Without a cache: with one transformers drops the isolation."""
+        """Last hidden states (b, t, e), after the final norm."""
         model: Any = self.model
-        out: Tensor = model.transformer(
-            input_ids=input_ids, position_ids=position_ids, use_cache=False
-        ).last_hidden_state
+        if self.slow_because:
+            # Without a cache: with one transformers drops the isolation.
+            out: Tensor = model.transformer(
+                input_ids=input_ids, position_ids=position_ids, use_cache=False
+            ).last_hidden_state
+            return out
+        states = packed.hidden(model, input_ids, position_ids, layout(position_ids))
+        return packed.norm(states, model.transformer.ln_f).view(*input_ids.shape, -1)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(.., v) in float32 of final hidden states (.., e)."""
+        model: Any = self.model
+        out: Tensor = model.lm_head(hidden.to(model.lm_head.weight.dtype)).float()
         return out
+
+    def _all(self, input_ids: Tensor, labels: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        ahead, target = self.hidden(input_ids, position_ids)[:, :-1], labels[:, 1:]
+        wanted = target != IGNORE
+        return ahead[wanted], target[wanted]
+
+    def _kept(self, input_ids: Tensor, labels: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of the tokens that matter: pieces without a target are not computed."""
+        model: Any = self.model
+        following = F.pad(labels[:, 1:], (0, 1), value=IGNORE)
+        where = layout(position_ids, following != IGNORE)
+        states = packed.hidden(model, input_ids, position_ids, where)
+        following = following.flatten()[where.kept]
+        wanted = following != IGNORE
+        return packed.norm(states[wanted], model.transformer.ln_f), following[wanted]
+
+    def _nll(self, hidden: Tensor, target: Tensor) -> Tensor:
+        model: Any = self.model
+        weight: Tensor = model.lm_head.weight
+        place = weight.device.type
+        dtype = torch.get_autocast_dtype(place) if torch.is_autocast_enabled(place) else weight.dtype
+        with torch.autocast(place, enabled=False):
+            if weight.requires_grad:
+                return head_nll(hidden, centred(weight, dtype), target, weight)
+            if self._head is None or self._head.dtype != dtype or self._head.device != weight.device:
+                self._head = centred(weight, dtype)
+            return head_nll(hidden, self._head, target)
 
 
 @torch.inference_mode()
@@ -141,7 +187,4 @@ def probe_isolation(
 def _second_logits(module: PackedLoss, ids: Tensor) -> Tensor:
     """Logits of the second half of a row that holds two documents, (1, t / 2, v) in float32."""
     half = ids.shape[1] // 2
-    model: Any = module.model
-    hidden = module.hidden(ids, torch.arange(half, device=ids.device).repeat(2)[None])
-    out: Tensor = model.lm_head(hidden[:, half:]).float()
-    return out
+    return module.logits(module.hidden(ids, torch.arange(half, device=ids.device).repeat(2)[None])[:, half:])

@@ -29,7 +29,7 @@ from tests.make import make_base
 CPU = torch.device("cpu")
 FILLER = 7
 Load = Callable[..., Any]
-WAYS = [(method, attention, mode) for method in ("full", "lora") for attention in ("sdpa", "eager") for mode in ("train", "eval")]  # fmt: skip
+WAYS = [(method, attention, mode) for method in ("full", "lora") for attention in ("ours", "sdpa", "eager") for mode in ("train", "eval")]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +43,11 @@ def load(base: Path) -> Load:
     """A model without dropout: all of it, or PEFT's wrapper around it with random A and B; each is loaded once."""
 
     @cache
-    def make(method: str = "full", attention: str = "sdpa", mode: str = "eval") -> Any:
+    def make(method: str = "full", attention: str = "ours", mode: str = "eval") -> Any:
         model = GPT2LMHeadModel.from_pretrained(base, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
-        model.set_attn_implementation(attention)
+        model.ours = attention == "ours"  # else transformers' forward with that attention
+        if attention != "ours":
+            model.set_attn_implementation(attention)
         if method == "lora":
             model = get_peft_model(
                 model,
@@ -93,7 +95,8 @@ def pieces(tokenizer: Tokenizer) -> Pieces:
 
 
 def packed(model: Any) -> PackedLoss:
-    return PackedLoss(model.get_base_model() if hasattr(model, "get_base_model") else model)
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return PackedLoss(inner, fast=inner.ours)
 
 
 def alone(model: Any, pieces: Pieces, k: int) -> Tensor:
@@ -150,7 +153,7 @@ def test_random_documents_lose_as_much_packed_as_alone(
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("attention", ["ours", "sdpa", "eager"])
 def test_packed_gradients_are_those_of_the_documents_alone(
     method: str, attention: str, load: Load, pieces: Pieces
 ) -> None:
@@ -166,7 +169,7 @@ def test_packed_gradients_are_those_of_the_documents_alone(
         assert torch.allclose(ours, theirs, atol=1e-5)
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("attention", ["ours", "sdpa", "eager"])
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_concat_gives_the_losses_of_the_row_as_one_text(
     attention: str, mode: str, load: Load, pieces: Pieces
@@ -192,7 +195,7 @@ def test_concat_packing_gives_other_losses(load: Load, pieces: Pieces) -> None:
 # --- the score ---
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("attention", ["ours", "sdpa", "eager"])
 def test_the_score_is_that_of_the_documents_alone(attention: str, load: Load, pieces: Pieces) -> None:
     model = load("full", attention)
     got = score(packed(model), pack(pieces, 100, FILLER), 2, FILLER, CPU)
@@ -230,8 +233,9 @@ def test_the_loss_divides_by_the_tokens_of_the_whole_step(load: Load, pieces: Pi
 # --- the probe ---
 
 
-def test_the_probe_passes_without_a_cache(load: Load) -> None:
-    assert probe_isolation(packed(load()), 390, 64, CPU) == 0.0
+@pytest.mark.parametrize("attention", ["ours", "sdpa", "eager"])
+def test_the_probe_passes_without_a_cache(attention: str, load: Load) -> None:
+    assert probe_isolation(packed(load(attention=attention)), 390, 64, CPU) == 0.0
 
 
 def test_the_probe_fails_with_a_cache(load: Load) -> None:
@@ -241,4 +245,4 @@ def test_the_probe_fails_with_a_cache(load: Load) -> None:
             return out.last_hidden_state  # type: ignore[no-any-return]
 
     with pytest.raises(CheckFailed, match="packed documents see each other"):
-        probe_isolation(Cached(load()), 390, 64, CPU)
+        probe_isolation(Cached(load(attention="sdpa")), 390, 64, CPU)
