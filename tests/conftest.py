@@ -59,6 +59,9 @@ def _own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from adapterkit.model.cache import cache_folder
 
     cache_folder.cache_clear()
+    from adapterkit.model import measure  # imports no torch
+
+    measure.remember(0.5, int(os.environ["OMP_NUM_THREADS"]))  # precision auto is fp32, on every machine
 
 
 @pytest.fixture

@@ -23,15 +23,18 @@ KERNELS = (
     "Failed to load CPU gemm_4bit_forward from kernels-community: %s. Please make sure you already "
     "`pip install kernels` and the kernels >= 0.11.1"
 )
+# bitsandbytes 0.50.2, at every product of every layer in 8 bits: what goes in is float32 or bfloat16, as it should be.
+CAST = "MatMul8bitLt: inputs will be cast from %s to float16 during quantization"
 
 
 def quiet_bitsandbytes() -> None:
-    """Before anything imports bitsandbytes; for good, as the message comes when it is first imported."""
-    logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(_is_not_about_kernels)
+    """Before anything imports bitsandbytes; for good, as one message comes when it is first imported."""
+    logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(_is_no_noise)
+    logging.getLogger("bitsandbytes.autograd._functions").addFilter(_is_no_noise)
 
 
-def _is_not_about_kernels(record: logging.LogRecord) -> bool:
-    return record.msg != KERNELS
+def _is_no_noise(record: logging.LogRecord) -> bool:
+    return record.msg not in (KERNELS, CAST)
 
 
 @contextmanager

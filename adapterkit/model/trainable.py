@@ -6,39 +6,43 @@ The one owner of peft and bitsandbytes. Trained weights are always float32.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from adapterkit.errors import RecipeError, Unsupported, nearest
+from adapterkit.errors import RecipeError
+from adapterkit.model import quantize
 from adapterkit.model.base import Base
 from adapterkit.model.device import Device
+from adapterkit.model.matching import check_names
 from adapterkit.model.quiet import quiet_bitsandbytes, quiet_peft, quiet_transformers
 from adapterkit.recipe.schema import Recipe, target_modules
 from adapterkit.registry import tensorfile
-from adapterkit.registry.strict import CONFIG, WEIGHTS
+from adapterkit.registry.strict import CONFIG, WEIGHTS, LoraFiles, lora_scale
 
 quiet_bitsandbytes()  # peft and transformers import it from here on
 
 DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+TORCH_DTYPES = {name: dtype for dtype, name in DTYPES.items()}
 
 
 def load_model(base: Base, device: Device, recipe: Recipe) -> nn.Module:
     """transformers' GPT2LMHeadModel on its device, without dropout unless asked.
 
-    The base of a LoRA is in the device's format; a full fine-tune is float32.
+    The base of a LoRA is in the device's format or, with ``train.quantize``
+    (resolved before), in 8 or 4 bits; a full fine-tune is float32.
 
     Raises:
-        Unsupported: 8-bit without CUDA.
+        Unsupported: 4-bit on a CPU, or no bitsandbytes.
     """
     from transformers import GPT2LMHeadModel
 
+    is_quantized = recipe.train.quantize in quantize.BYTES
     options: dict[str, Any] = {"dtype": device.dtype if recipe.method == "lora" else torch.float32}
-    if recipe.train.quantize == "8bit":
-        options |= _eight_bits(device)
+    if is_quantized:
+        options |= quantize.load_options(recipe.train.quantize, device)
     drop = recipe.train.base_dropout
     options |= {"resid_pdrop": drop, "embd_pdrop": drop, "attn_pdrop": drop, "attn_implementation": "sdpa"}
     with quiet_transformers():
@@ -47,18 +51,9 @@ def load_model(base: Base, device: Device, recipe: Recipe) -> nn.Module:
         )
     # With a pad token in its config transformers warns at every batch whose first token is the start.
     model.config.pad_token_id = None
-    return model if recipe.train.quantize == "8bit" else model.to(device.place)  # type: ignore[no-any-return]
-
-
-def _eight_bits(device: Device) -> dict[str, Any]:
-    if device.place.type != "cuda":
-        raise Unsupported(
-            f"8-bit needs CUDA, this is {device.place.type}; and at 124M it saves 85 MB and costs speed.",
-            hint="leave --quantize out",
-        )
-    from transformers import BitsAndBytesConfig
-
-    return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True), "device_map": {"": device.place}}
+    if recipe.method == "full":
+        _checkpoint(model, recipe)
+    return model if is_quantized else model.to(device.place)  # type: ignore[no-any-return]
 
 
 def attach_lora(model: nn.Module, recipe: Recipe) -> Any:
@@ -67,19 +62,20 @@ def attach_lora(model: nn.Module, recipe: Recipe) -> Any:
     Raises:
         RecipeError: a target that matches nothing, or modules of several kinds.
     """
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    from peft import LoraConfig, get_peft_model
 
-    names = target_modules(recipe.lora.targets)
-    check_targets(model, names)
-    if recipe.train.quantize == "8bit":
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    names = check_targets(model, target_modules(recipe.lora.targets))
+    is_quantized = bool(getattr(model, "is_quantized", False))
+    if is_quantized:
+        model = quantize.prepare(model)
     config = LoraConfig(
         r=recipe.lora.r,
         lora_alpha=recipe.lora.alpha,  # resolved before
         lora_dropout=recipe.lora.dropout,
-        target_modules=names,
-        # GPT-2's Conv1D stores (in, out); in 8 bits transformers has turned it into a linear layer
-        fan_in_fan_out=recipe.train.quantize == "none",
+        use_rslora=recipe.lora.rslora,
+        target_modules=list(names),
+        # GPT-2's Conv1D stores (in, out); quantised, transformers has turned it into a linear layer
+        fan_in_fan_out=not is_quantized,
         task_type="CAUSAL_LM",
     )
     with quiet_peft():
@@ -87,30 +83,67 @@ def attach_lora(model: nn.Module, recipe: Recipe) -> Any:
     for parameter in wrapped.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+    _checkpoint(wrapped.get_base_model(), recipe)
     return wrapped
 
 
-def check_targets(model: nn.Module, names: list[str]) -> None:
-    """Every name must match the same module in each layer, and nothing else."""
+def check_targets(model: nn.Module, names: list[str]) -> tuple[str, ...]:
+    """The names, if each matches the same module in every layer, and nothing else."""
     modules = [n for n, m in model.named_modules() if n.startswith("transformer.h.") and hasattr(m, "weight")]
-    kinds = Counter(n.split(".", 3)[3] for n in modules)
-    linear = sorted(k for k in kinds if k.split(".")[-1].startswith("c_"))
-    for name in names:
-        hits = [k for k in kinds if k == name or k.endswith("." + name)]
-        if len(hits) == 1 and hits[0] == name and name in linear:
-            continue
-        close = nearest(name, linear)
-        what = f"matches {', '.join(hits)}" if len(hits) > 1 else "matches no module of this base exactly"
+    return check_names(names, {n.split(".", 3)[3] for n in modules})
+
+
+def lora_of(wrapped: Any) -> LoraFiles:
+    """The LoRA as it is now, float32, in the form that ``strict.read_lora`` gives."""
+    from peft import get_peft_model_state_dict
+
+    config = wrapped.peft_config["default"]
+    state = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+    tensors = {name: raw(tensor.float()) for name, tensor in state.items()}
+    targets = tuple(sorted(config.target_modules))
+    return LoraFiles(config.r, lora_scale(config.r, config.lora_alpha, config.use_rslora), targets, tensors)
+
+
+def put_lora(wrapped: Any, lora: LoraFiles) -> None:
+    """Set every A and B of a wrapped model to those of an adapter.
+
+    Raises:
+        RecipeError: rank, targets, scale or a shape differ; nothing is changed then.
+    """
+    before = lora_of(wrapped)
+    ours = {"rank": before.r, "targets": before.targets, "scale": before.scale}
+    theirs = {"rank": lora.r, "targets": tuple(sorted(lora.targets)), "scale": lora.scale}
+    for what, value in ours.items():
+        if value != theirs[what]:
+            raise RecipeError(
+                f"the adapter has {what} {_listed(theirs[what])}, the recipe asks for {_listed(value)}.",
+                hint="leave lora.r, lora.alpha, lora.rslora and lora.targets as the adapter has them",
+            )
+    shapes = {name: shape for name, (_, shape, _) in lora.tensors.items()}
+    if shapes != {name: shape for name, (_, shape, _) in before.tensors.items()}:
         raise RecipeError(
-            f"'lora.targets' {name!r} {what}; there are {', '.join(linear)}.",
-            hint=f"--lora-targets attn, mlp or all{f', or {close}' if close else ''}",
+            "the adapter's tensors do not fit this base.", hint="use the base it was trained on"
         )
+    parameters = dict(wrapped.named_parameters())
+    with torch.no_grad():
+        for name, (dtype, shape, data) in lora.tensors.items():
+            values = torch.frombuffer(bytearray(data), dtype=TORCH_DTYPES[dtype]).reshape(shape)
+            parameters[name.replace(".weight", ".default.weight")].copy_(values)
+
+
+def _listed(value: object) -> str:
+    return ", ".join(value) if isinstance(value, tuple) else f"{value:g}"
+
+
+def _checkpoint(model: Any, recipe: Recipe) -> None:
+    """Recompute activations if asked; without reentry frozen embeddings need no gradient for it."""
+    if recipe.train.gradient_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+        model.disable_input_require_grads()
 
 
 def save_lora(wrapped: Any, folder: Path, base_id: str) -> None:
     """adapter_config.json and adapter_model.safetensors in PEFT's format, canonical and float32."""
-    from peft import get_peft_model_state_dict
-
     config = wrapped.peft_config["default"]
     told = {
         "base_model_name_or_path": base_id,
@@ -124,12 +157,10 @@ def save_lora(wrapped: Any, folder: Path, base_id: str) -> None:
         "r": config.r,
         "target_modules": sorted(config.target_modules),
         "task_type": "CAUSAL_LM",
-        "use_rslora": False,
+        "use_rslora": config.use_rslora,
     }
     (folder / CONFIG).write_text(json.dumps(told, indent=2, sort_keys=True) + "\n")
-    state = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
-    tensors = {name: raw(tensor.float()) for name, tensor in state.items()}
-    tensorfile.write(folder / WEIGHTS, tensors, {"format": "pt"})
+    tensorfile.write(folder / WEIGHTS, lora_of(wrapped).tensors, {"format": "pt"})
 
 
 def save_full(model: Any, folder: Path, base: Base) -> None:

@@ -17,6 +17,25 @@ from adapterkit.recipe.schema import Recipe
 
 SEE_KEYS = "every key with default and limits: adapterkit init --recipe example"
 
+# PEFT's words for variants of LoRA that are known and not done, each with why.
+BASE_CHANGES = "it changes the base itself, so the adapter would fit no other copy of it"
+ONE_SHAPE = "every layer's update has one rank and scale, so that adapters are mixed and switched per call"
+FULL_ONLY = "an adapter holds LoRA updates alone; --method full trains every weight"
+VARIANTS = {
+    **dict.fromkeys(
+        ("dora", "use_dora", "variant"),
+        "DoRA can't be served beside other adapters and is not worth its cost",
+    ),
+    **dict.fromkeys(
+        ("init_lora_weights", "pissa", "olora", "loftq", "loftq_config", "corda", "eva"), BASE_CHANGES
+    ),
+    **dict.fromkeys(("rank_pattern", "alpha_pattern", "adalora", "target_r", "init_r"), ONE_SHAPE),
+    **dict.fromkeys(("bias", "lora_bias", "modules_to_save", "train_embeddings"), FULL_ONLY),
+    **dict.fromkeys(
+        ("layer_replication", "use_qalora", "use_bdlora", "lora_ga_config"), "only plain LoRA is served"
+    ),
+}
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -180,9 +199,14 @@ def _unknown(path: str, where: str, *, is_dotted: bool = False) -> str:
     synonyms = {
         "rank": "lora.r",
         "lora.rank": "lora.r",
+        "use_rslora": "lora.rslora",
+        "lora.use_rslora": "lora.rslora",
         "lr": "train.learning_rate",
         "train.lr": "train.learning_rate",
     }
+    if why := VARIANTS.get(path.removeprefix("lora.")):
+        told = f"{path!r} is not done: {why}"
+        return f"{where}: {told}" if where else told
     close = (
         synonyms.get(path) or nearest(path, keys()) or last.get(nearest(path.rpartition(".")[2], last) or "")
     )

@@ -141,6 +141,10 @@ class LoraSpec(BaseModel):
         "auto", description="Scale: the update is multiplied by alpha / r; auto is 2r."
     )
     dropout: float = Field(0.05, ge=0, lt=1, description="Dropout on the way into the update.")
+    rslora: bool = Field(
+        False,
+        description="Scale by alpha / sqrt(r) (Kalajdzievski 2023), so that a high rank is not held back.",
+    )
     targets: str | list[str] = Field(
         "attn", description="attn, mlp, all, or a list of exact names such as attn.c_attn."
     )
@@ -183,10 +187,27 @@ class TrainSpec(BaseModel):
         lt=1,
         description="Dropout in the base while it trains; a frozen base is better off without.",
     )
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="Number format of the base's arithmetic; auto is fp16 on CUDA, fp32 on a CPU."
+    minutes: Annotated[float, Field(gt=0, le=100_000)] | None = Field(
+        None, description="Time for the steps; the best weights found by then are kept."
     )
-    quantize: Literal["none", "8bit"] = Field("none", description="Load the base in 8 bits (CUDA).")
+    save_steps: Annotated[int, Field(ge=1)] | Auto = Field(
+        "auto", description="Steps between checkpoints; auto is about once a minute on a CPU."
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto",
+        description="Number format of the base's arithmetic; auto is fp16 on CUDA, and on a CPU bf16 where that was measured to be faster.",
+    )
+    quantize: Literal["none", "8bit", "4bit", "auto"] = Field(
+        "none", description="Load the frozen base in 8 or 4 bits; auto only where it would not fit else."
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Compute activations twice instead of keeping them: less memory, a third slower."
+    )
+    fast: bool = Field(True, description="Our own steps for GPT-2; false takes transformers' for comparison.")
+    report_to: list[str] = Field(
+        default_factory=list,
+        description="Trackers of transformers' Trainer told of the curve, such as tensorboard.",
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1.")
     seed: int = Field(17, ge=0, le=2**32 - 1, description="Seed of initial weights, order and dropout.")
 

@@ -88,6 +88,11 @@ def expected_shapes(dims: Dims, targets: tuple[str, ...], r: int) -> dict[str, t
     return shapes
 
 
+def lora_scale(r: int, alpha: float, rslora: bool) -> float:
+    """What B @ A is multiplied by; rsLoRA (Kalajdzievski 2023) divides by the root of the rank."""
+    return alpha / math.sqrt(r) if rslora else alpha / r
+
+
 def read_lora(folder: Path, dims: Dims, label: str) -> LoraFiles:
     """The adapter in a folder, if it fits a base of these sizes exactly.
 
@@ -114,8 +119,8 @@ def read_lora(folder: Path, dims: Dims, label: str) -> LoraFiles:
                     f"{label} holds {bad} numbers that are not finite in {name}.", hint="train it again"
                 )
             tensors[name] = (entry.dtype, entry.shape, data)
-    alpha = float(config["lora_alpha"])
-    return LoraFiles(r, alpha / math.sqrt(r) if config.get("use_rslora") else alpha / r, targets, tensors)
+    scale = lora_scale(r, float(config["lora_alpha"]), bool(config.get("use_rslora")))
+    return LoraFiles(r, scale, targets, tensors)
 
 
 def _config(folder: Path, label: str) -> dict[str, Any]:
@@ -142,6 +147,11 @@ def _config(folder: Path, label: str) -> dict[str, Any]:
     if type(alpha) not in (int, float) or not abs(alpha) <= MAX_ALPHA:  # type: ignore[arg-type]
         raise Damaged(
             f"{label} has lora_alpha {alpha!r}, which is no number.", hint="mend it in adapter_config.json"
+        )
+    if config.get("use_rslora") not in (None, True, False):
+        raise Damaged(
+            f"{label} has use_rslora {config['use_rslora']!r}, which is neither true nor false.",
+            hint="mend it in adapter_config.json",
         )
     if (
         not isinstance(targets, list)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from adapterkit.model.quiet import CHECKPOINTING, KERNELS, quiet_peft
+from adapterkit.model.quiet import CAST, CHECKPOINTING, KERNELS, quiet_peft
 
 
 def _attach(base: Path) -> None:
@@ -64,3 +64,30 @@ def test_bitsandbytes_still_asks_for_kernels() -> None:
 
 def test_bitsandbytes_is_quiet_about_kernels() -> None:
     assert _told_by_bitsandbytes("quiet") == []
+
+
+PRODUCT = """
+import logging, sys, torch
+told = []
+logging.getLogger("bitsandbytes.autograd._functions").addHandler(type("H", (logging.Handler,), {"emit": lambda s, r: told.append(r.msg)})())
+if "quiet" in sys.argv:
+    from adapterkit.model.quiet import quiet_bitsandbytes
+    quiet_bitsandbytes()
+from bitsandbytes.nn import Linear8bitLt
+layer = Linear8bitLt(64, 64, has_fp16_weights=False, threshold=6.0).to("cpu").eval()
+layer(torch.ones(2, 64))
+print(*told, sep="|")
+"""
+
+
+def _told_by_a_product(*how: str) -> str:
+    done = subprocess.run([sys.executable, "-c", PRODUCT, *how], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_a_product_in_8_bits_still_tells_of_its_cast() -> None:
+    assert CAST in _told_by_a_product().split("|")
+
+
+def test_a_product_in_8_bits_is_quiet() -> None:
+    assert _told_by_a_product("quiet") == ""

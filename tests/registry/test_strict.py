@@ -207,6 +207,12 @@ def test_an_alpha_too_big_for_a_float_is_refused(plain: Path) -> None:
         read_lora(_set(plain, lora_alpha=10**400), TINY, "noir@1")
 
 
+@pytest.mark.parametrize("word", ["yes", 2, [], {"on": True}])
+def test_rslora_is_true_or_false(plain: Path, word: object) -> None:
+    with pytest.raises(Damaged, match=r"noir@1 has use_rslora .*, which is neither true nor false"):
+        read_lora(_set(plain, use_rslora=word), TINY, "noir@1")
+
+
 @pytest.mark.parametrize(
     "targets",
     [".*c_attn", "attn.c_attn", ["c_proj"], [".*"], ["wte"], ["lm_head"], [], None, {"attn.c_attn": 1}, 3],
