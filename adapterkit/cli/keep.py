@@ -9,10 +9,12 @@ from typing import Any
 
 import click
 
+from adapterkit.cli.browser import open_reports
 from adapterkit.cli.output import age, common, emit, gain, note, table
 from adapterkit.errors import NotFound, UsageProblem
 from adapterkit.files import human_size, shown
 from adapterkit.refs import parse_ref
+from adapterkit.registry import curve
 from adapterkit.registry.store import Registry
 from adapterkit.registry.version import Version
 
@@ -132,9 +134,10 @@ def record(store: Registry, v: Version) -> dict[str, Any]:
 @click.command("show")
 @click.argument("refs", nargs=-1, required=True, metavar="REF...")
 @click.option("--recipe", "as_recipe", is_flag=True, help="The resolved recipe, as a recipe file.")
+@click.option("--open", "opens", is_flag=True, help="Open the training report in the browser.")
 @common
 def show_verb(
-    refs: tuple[str, ...], as_recipe: bool, registry: str | None, as_json: bool, quiet: bool
+    refs: tuple[str, ...], as_recipe: bool, opens: bool, registry: str | None, as_json: bool, quiet: bool
 ) -> None:
     """How a version was made and how good it is."""
     store = Registry(registry)
@@ -143,6 +146,9 @@ def show_verb(
         if len(versions) > 1:
             raise UsageProblem("--recipe prints one recipe.", hint=f"adapterkit show {refs[0]} --recipe")
         click.echo(recipe_file(versions[0]), nl=False)
+        return
+    if opens:
+        open_reports([v.report() for v in versions], as_json, quiet)
         return
     if as_json:
         emit(
@@ -182,6 +188,7 @@ def _page(store: Registry, v: Version) -> str:
                  f"{data['train_tokens']:,} tokens learned from"),
         ("", _of_text(v)),
         ("unseen text", f"{gain(m)}  on {m.tokens:,} tokens ({data['held_out']['count']} {data['held_out']['unit']})" if m.tokens else "not tested"),
+        ("while learning", _curve(v)),
         ("ends by itself", f"{m.stops:.0%} of samples" if m.stops is not None else "not expected: long documents"),
         ("copied at most", f"{m.copied_words} words" if m.copied_words is not None else "unknown"),
         ("files", f"{human_size(v.size)} in {shown(v.path)}"),
@@ -197,6 +204,18 @@ def _page(store: Registry, v: Version) -> str:
     for s in v.samples()[:2]:
         lines += ["", f"  {s.prompt}{s.text}".replace("\n", "\n  ")]
     return "\n".join(lines)
+
+
+def _curve(v: Version) -> str:
+    """The tests of the run as a line of bars; nothing when there were too few to see a shape."""
+    told = curve.lines(v.history())
+    if len(told.held_out) < 3 or told.best is None:
+        return ""
+    losses = [loss for _, loss in told.held_out]
+    return (
+        f"test loss {losses[0]:.2f} {curve.sparkline(losses)} {losses[-1]:.2f}, "
+        f"best {told.best[1]:.2f} at step {told.best[0]:,} of {told.last_step:,}"
+    )
 
 
 def _of_text(v: Version) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
+from adapterkit.registry.rich import percent
 from adapterkit.registry.version import Sample
 
 LOAD_LORA = """```python
@@ -47,7 +49,7 @@ def card(manifest: dict[str, Any], samples: Sequence[Sample]) -> str:
         f"- Base weights: `{base['weights'][:16]}`"
         + (f", revision `{base['revision']}`" if base["revision"] else ""),
         f"- Trained: {recipe['train']['tokens_per_step']:,} tokens a step, rate {recipe['train']['learning_rate']:g}",
-        *_scores(metrics),
+        *_scores(metrics, base["id"]),
         "",
         "## Load it",
         "",
@@ -55,7 +57,7 @@ def card(manifest: dict[str, Any], samples: Sequence[Sample]) -> str:
         "",
         "## Samples (generated)",
         "",
-        *(f"> **{_quoted(s.prompt)}**{_quoted(s.text)}\n" for s in samples),
+        *(_sample(s) for s in samples),
         "## Limits",
         "",
         "A small language model in the manner of its text. It makes things up, repeats what its text and base got wrong,",
@@ -65,19 +67,24 @@ def card(manifest: dict[str, Any], samples: Sequence[Sample]) -> str:
     return "\n".join(front + lines)
 
 
-def _scores(metrics: dict[str, Any]) -> list[str]:
-    lines = []
+def _scores(metrics: dict[str, Any], base: str) -> list[str]:
+    """Base against adapter as a table; nothing when nothing was measured."""
+    rows = []
     if metrics["perplexity"] is not None:
-        lines.append(
-            f"- Perplexity on {metrics['tokens']:,} tokens of unseen text: "
-            f"{metrics['base_perplexity']:.1f} (base) -> {metrics['perplexity']:.1f}"
+        change = metrics["perplexity"] / metrics["base_perplexity"] - 1
+        rows.append(
+            f"| perplexity on {metrics['tokens']:,} tokens of unseen text | {metrics['base_perplexity']:.1f} "
+            f"| {metrics['perplexity']:.1f} | {percent(change)} |"
         )
     if metrics["stops"] is not None:
-        lines.append(f"- Samples that end by themselves: {metrics['stops']:.0%}")
+        rows.append(f"| samples that end by themselves | | {metrics['stops']:.0%} | |")
     if metrics["copied_words"] is not None:
-        lines.append(f"- Longest run of words copied by a sample: {metrics['copied_words']}")
-    return lines
+        rows.append(f"| longest run of words that a sample copied | | {metrics['copied_words']} | |")
+    return ["", f"| | `{base}` | this | change |", "|---|---|---|---|", *rows] if rows else []
 
 
-def _quoted(text: str) -> str:
-    return text.replace("\n", "\n> ")
+def _sample(s: Sample) -> str:
+    """A quotation that keeps its line breaks; what a model wrote is no markup."""
+    prompt = f"**{s.prompt.strip()}**" if s.prompt.strip() else ""
+    text = f"{prompt}{s.text}" if prompt else s.text.lstrip()
+    return "> " + escape(text, quote=False).replace("\n", "  \n> ") + "\n"

@@ -102,18 +102,34 @@ class Version:
         return sum(f["size"] for f in self.manifest["files"].values())
 
     def history(self) -> list[Point]:
+        """The training curve; empty for a version that was not trained here."""
         path = self.path / "history.json"
         return [Point(**p) for p in json.loads(path.read_text())] if path.exists() else []
 
     def samples(self) -> list[Sample]:
+        """Texts written right after training, the base's beside them; empty where they never came along."""
         path = self.path / "private" / "samples.json"
         return [Sample(**s) for s in json.loads(path.read_text())] if path.exists() else []
 
     def report(self) -> Path:
+        """The page that training wrote, to be opened in a browser.
+
+        Raises:
+            NotFound: an import, or a version of before there were reports.
+        """
         path = self.path / "private" / "report.html"
         if not path.exists():
-            raise NotFound(f"{self.ref} has no report.", hint=f"adapterkit show {self.ref}")
+            raise NotFound(
+                f"{self.ref} has no report: it is written by training and stays where that was done.",
+                hint=f"adapterkit show {self.ref}     (its numbers)",
+                details={"ref": self.ref},
+            )
         return path
+
+    def _repr_html_(self) -> str:
+        from adapterkit.registry import rich  # which builds on this module
+
+        return rich.version(self)
 
     def verify(self, only: str = "") -> None:
         """Hash the files against the manifest (all, or the one named).

@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import math
 import platform
+from collections.abc import Callable
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import adapterkit
-from adapterkit.data.report import report
+from adapterkit.data.picture import picture
+from adapterkit.data.report import DataReport, report
 from adapterkit.generation import load as loading
 from adapterkit.generation.engine import Engine
 from adapterkit.model.base import Base
 from adapterkit.recipe.schema import target_modules
 from adapterkit.registry.card import card
 from adapterkit.registry.version import Metrics, Version
-from adapterkit.training.events import Sampled
+from adapterkit.training.events import Said, Sampled
 from adapterkit.training.plan import Job, document_marks
+from adapterkit.training.report_page import Account, page
 from adapterkit.training.sampling import Samples, write_samples
 from adapterkit.training.trainer import Curve
 
@@ -47,7 +51,48 @@ def publish(job: Job, folder: Path, curve: Curve, fresh: bool) -> Version:
     (private / "data.json").write_text(
         json.dumps(told_of_text.as_dict(), ensure_ascii=False), encoding="utf-8"
     )
+    _look_back(job, private, curve, _account(job, manifest, curve, samples, told_of_text))
     return job.registry.publish(folder, manifest, note=job.note, fresh=fresh)
+
+
+def _account(
+    job: Job, manifest: dict[str, Any], curve: Curve, samples: Samples, told_of_text: DataReport
+) -> Account:
+    drawn = picture(job.prepared.train, job.tokenizer)
+    return Account(
+        manifest=manifest,
+        made=datetime.now(UTC),
+        verdict="",
+        points=curve.points,
+        base_loss=curve.base_loss,
+        sampled=(),
+        samples=samples.shown,
+        data=told_of_text,
+        drawing=drawn.lines() if drawn else (),
+        origins=_origins(job),
+    )
+
+
+def _look_back(job: Job, private: Path, curve: Curve, told: Account) -> None:
+    """Report and picture; a version that was trained is never lost to what only looks at it."""
+
+    def picture_of_loss(path: Path) -> None:
+        from adapterkit.training.figure import draw  # matplotlib takes most of a second
+
+        draw(path, curve.points, curve.base_loss, f"{job.name} on {job.base.id}")
+
+    made: dict[str, Callable[[Path], Any]] = {
+        "report.html": lambda path: path.write_bytes(page(told).encode("utf-8", "replace")),
+        "loss.png": picture_of_loss,
+    }
+    for name, make in made.items():
+        try:
+            make(private / name)
+        except Exception as e:
+            (private / name).unlink(missing_ok=True)
+            job.tell(
+                Said(f"{name} could not be made ({type(e).__name__}: {e}); the version is whole without it.")
+            )
 
 
 def _engine_of(job: Job, folder: Path) -> Engine:

@@ -224,7 +224,13 @@ def test_a_version_without_samples_or_history_has_none(registry: Registry) -> No
 def test_a_version_without_a_report_says_how_to_see_it(registry: Registry) -> None:
     with pytest.raises(NotFound, match="noir@1 has no report") as caught:
         publish(registry, "noir").report()
-    assert caught.value.hint == "adapterkit show noir@1"
+    assert caught.value.hint == "adapterkit show noir@1     (its numbers)"
+
+
+def test_a_report_is_found_where_training_put_it(registry: Registry) -> None:
+    v = publish(registry, "noir")
+    (v.path / "private" / "report.html").write_text("<p>")
+    assert v.report().read_text() == "<p>"
 
 
 def test_history_is_a_list_of_points(registry: Registry) -> None:
