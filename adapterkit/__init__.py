@@ -38,6 +38,7 @@ _HOMES = {
     "Unsupported": "errors",
     "Version": "registry.version",
     "describe": "training.describe",
+    "evaluate": "evaluation.run",
     "train": "training.run",
 }
 
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from adapterkit.errors import RecipeError as RecipeError
     from adapterkit.errors import Unreachable as Unreachable
     from adapterkit.errors import Unsupported as Unsupported
+    from adapterkit.evaluation.run import evaluate as evaluate
     from adapterkit.generation.generator import Generator as Generator
     from adapterkit.generation.results import Comparison as Comparison
     from adapterkit.generation.results import Completion as Completion

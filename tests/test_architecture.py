@@ -28,6 +28,7 @@ ROWS = (
     ("data", "model"),
     ("scoring",),
     ("generation",),
+    ("evaluation",),
     ("training",),
     ("merging",),
     ("exporting", "serving", "ui"),
@@ -137,7 +138,7 @@ def test_nothing_prints_outside_the_command_line() -> None:
 
 def test_no_module_of_the_command_line_loads_torch_at_its_top() -> None:
     """The same as below without a process: imports of heavy layers stand in functions."""
-    heavy = {"data", "scoring", "generation", "training", "merging", "exporting"}
+    heavy = {"data", "scoring", "generation", "evaluation", "training", "merging", "exporting"}
     at_top = [
         f"{p.name}: {name}"
         for p in (ROOT / "cli").glob("*.py")

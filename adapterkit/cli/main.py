@@ -31,6 +31,7 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
     "Make": {
         "data": ("data", "What would be learned from a text; trains nothing."),
         "train": ("train", "Learn a style from text, or follow a recipe."),
+        "evaluate": ("evaluate", "Score adapters on unseen text, the base beside each."),
     },
     "Write": {
         "generate": ("write", "Write on from a prompt with an adapter."),

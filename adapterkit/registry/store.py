@@ -28,7 +28,7 @@ from typing import Any
 from adapterkit import files
 from adapterkit.errors import AdapterKitError, Damaged, NotFound, Unsupported, nearest
 from adapterkit.refs import NAME, Ref, check_name, looks_like_digest, parse_ref
-from adapterkit.registry import place, version
+from adapterkit.registry import evaluations, place, version
 from adapterkit.registry.version import MANIFEST, Version
 
 WEIGHTS = {"lora": "adapter_model.safetensors", "full": "model.safetensors"}
@@ -109,9 +109,7 @@ class Registry:
         alive = self.versions(name)
         if not alive:
             raise self._no_name(Ref(name))
-        latest = alive[-1]
-        comparable = [(s, v) for v in alive if (s := self._score(v, latest)) is not None]
-        return min(comparable, key=lambda pair: (pair[0], -pair[1].number))[1] if comparable else latest
+        return evaluations.best_of(self.path, alive)
 
     def aliases(self, name: str) -> dict[str, int]:
         """The user's own aliases of a name and the numbers they mean, without damaged ones."""
@@ -282,16 +280,6 @@ class Registry:
                 f"the alias {path.name!r} of {path.parent.parent.name} is damaged.", hint=f"rm {path}"
             )
         return number
-
-    def _score(self, v: Version, latest: Version) -> float | None:
-        text, weights = latest.metrics.held_out, latest.manifest["base"]["weights"]
-        if text is None or v.manifest["base"]["weights"] != weights:
-            return None
-        if v.metrics.held_out == text:
-            return v.metrics.loss
-        later = files.read_lines(self.path / v.name / "evaluations.jsonl")
-        scores = [e["loss"] for e in later if e.get("digest") == v.digest and e.get("held_out") == text]
-        return scores[-1] if scores else None
 
     def _no_name(self, wanted: Ref) -> NotFound:
         names = [n for n in self.names() if self.versions(n)]

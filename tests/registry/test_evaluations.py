@@ -31,7 +31,9 @@ def two(registry: Registry) -> tuple[Version, Version]:
     return first, publish(registry, "noir", seed=2, loss=2.9)
 
 
-def test_best_moves_when_both_were_scored_on_the_same_text(registry: Registry, two: tuple[Version, Version]) -> None:
+def test_best_moves_when_both_were_scored_on_the_same_text(
+    registry: Registry, two: tuple[Version, Version]
+) -> None:
     first, second = two
     assert registry.best("noir") == second
     _record(registry, first, 2.5, _by(second))
@@ -39,7 +41,8 @@ def test_best_moves_when_both_were_scored_on_the_same_text(registry: Registry, t
 
 
 @pytest.mark.parametrize(
-    "change", [{"held_out": "bb" * 32}, {"base": "b"}, {"tokenizer": "c"}, {"length": 32}, {"packing": "concat"}]
+    "change",
+    [{"held_out": "bb" * 32}, {"base": "b"}, {"tokenizer": "c"}, {"length": 32}, {"packing": "concat"}],
 )
 def test_a_score_by_another_yardstick_does_not_count(
     registry: Registry, two: tuple[Version, Version], change: dict[str, str | int]
@@ -74,7 +77,9 @@ def test_the_same_score_again_adds_no_line(registry: Registry, two: tuple[Versio
     assert len((registry.path / "noir" / "evaluations.jsonl").read_text().splitlines()) == 2
 
 
-def test_the_last_score_of_a_text_is_the_one_that_counts(registry: Registry, two: tuple[Version, Version]) -> None:
+def test_the_last_score_of_a_text_is_the_one_that_counts(
+    registry: Registry, two: tuple[Version, Version]
+) -> None:
     first, second = two
     for loss in (2.5, 3.3):
         _record(registry, first, loss, _by(second))
