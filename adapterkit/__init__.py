@@ -30,6 +30,7 @@ _HOMES = {
     "OutOfSpace": "errors",
     "Overloaded": "errors",
     "PromptTooLong": "errors",
+    "Plan": "training.estimate",
     "Recipe": "recipe.schema",
     "RecipeError": "errors",
     "Registry": "registry.store",
@@ -39,6 +40,8 @@ _HOMES = {
     "Version": "registry.version",
     "describe": "training.describe",
     "evaluate": "evaluation.run",
+    "plan": "training.estimate",
+    "repeat": "training.repeat",
     "train": "training.run",
 }
 
@@ -71,6 +74,9 @@ if TYPE_CHECKING:
     from adapterkit.registry.store import Registry as Registry
     from adapterkit.registry.version import Version as Version
     from adapterkit.training.describe import describe as describe
+    from adapterkit.training.estimate import Plan as Plan
+    from adapterkit.training.estimate import plan as plan
+    from adapterkit.training.repeat import repeat as repeat
     from adapterkit.training.run import train as train
 
 

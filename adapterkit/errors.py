@@ -17,7 +17,8 @@
     |-- CheckFailed       a check said no                               exit 3
     |-- Unreachable       the network did not answer                    exit 4
     |-- OutOfSpace        the disk is full                              exit 4
-    `-- Overloaded        busy, try again                               exit 4
+    |-- Overloaded        busy, try again                               exit 4
+    `-- Interrupted       stopped by the person, to be gone on with     exit 130
 
 Anything else that escapes is our bug (exit 70, with a traceback).
 """
@@ -121,6 +122,12 @@ class OutOfSpace(AdapterKitError):
 
 class Overloaded(AdapterKitError):
     default_code, exit_code = "overloaded", 4
+
+
+class Interrupted(AdapterKitError):
+    """Stopped by the person; exits as a shell expects of Ctrl-C."""
+
+    default_code, exit_code = "interrupted", 130
 
 
 def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:

@@ -15,7 +15,7 @@ KINDS = [k for _, k in inspect.getmembers(errors, inspect.isclass) if issubclass
 
 
 def test_the_docstring_lists_every_error_with_its_exit_code() -> None:
-    told = re.findall(r"^ *[|`]-- (\w+) .*exit (\d)$", errors.__doc__ or "", re.MULTILINE)
+    told = re.findall(r"^ *[|`]-- (\w+) .*exit (\d+)$", errors.__doc__ or "", re.MULTILINE)
     assert {(n, int(c)) for n, c in told} == {
         (k.__name__, k.exit_code) for k in KINDS if k is not AdapterKitError
     }

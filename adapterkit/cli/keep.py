@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 import click
@@ -14,7 +15,8 @@ from adapterkit.cli.output import age, common, emit, gain, note, table
 from adapterkit.errors import NotFound, UsageProblem
 from adapterkit.files import human_size, shown
 from adapterkit.refs import parse_ref
-from adapterkit.registry import curve
+from adapterkit.registry import curve, runs
+from adapterkit.registry.runs import Run
 from adapterkit.registry.store import Registry
 from adapterkit.registry.version import Version
 
@@ -38,9 +40,11 @@ def list_verb(
     problems = [e for n in _names(names) or store.names() for e in store.problems(n)]
     for problem in problems:
         note(f"{problem.message} {problem.hint}")
+    left = [r for r in runs.unfinished(store.path) if not names or r.name in _names(names)]
     if as_json:
         told = [record(store, v) for v in rows]
-        emit({"registry": str(store.path), "versions": told, "problems": [e.message for e in problems]})
+        emit({"registry": str(store.path), "versions": told, "problems": [e.message for e in problems],
+              "unfinished": [_run(r) for r in left]})  # fmt: skip
     elif quiet:
         for v in rows:
             click.echo(v.ref)
@@ -49,6 +53,36 @@ def list_verb(
         click.echo(f"No adapters in {shown(store.path)} {yet}. Train one: adapterkit train FOLDER-OR-FILE")
     else:
         _show_table(store, rows, versions, sort)
+    if not as_json and not quiet:
+        for line in unfinished(left):
+            click.echo(line)
+
+
+def unfinished(left: Sequence[Run]) -> list[str]:
+    """A line for each run that can go on, and the command that does it; the newest needs no name."""
+    lines = []
+    for i, run in enumerate(left):
+        word = run.name if [r.name for r in left].count(run.name) == 1 else run.id
+        since = age(datetime.fromisoformat(run.saved))
+        state = (
+            "in training now"
+            if run.is_alive
+            else f"stopped {'just now' if since == 'now' else since + ' ago'}"
+        )
+        told = f"unfinished: {run.name}, {100 * run.share:.0f} %, {state}"
+        lines.append(f"{told:<54}adapterkit train --resume{f' {word}' if i else ''}".rstrip())
+    return lines
+
+
+def _run(run: Run) -> dict[str, Any]:
+    return {
+        "run": run.id,
+        "name": run.name,
+        "step": run.step,
+        "steps": run.steps,
+        "begun": run.begun,
+        "saved": run.saved,
+    }
 
 
 def _names(texts: Sequence[str]) -> list[str]:

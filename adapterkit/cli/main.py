@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 import adapterkit
-from adapterkit.errors import AdapterKitError, UsageProblem
+from adapterkit.errors import AdapterKitError, Interrupted, UsageProblem
 
 # Heading -> verb -> (module, help). The help repeats the command's own first line; a test keeps them equal.
 VERBS: dict[str, dict[str, tuple[str, str]]] = {
@@ -114,6 +114,9 @@ def run(argv: list[str]) -> int:
         code = cli(argv, prog_name="adapterkit", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
+    except Interrupted as e:  # asked for, so no error
+        click.echo(f"{e.message}\nhint:  {e.hint}", err=True)
+        return e.exit_code
     except AdapterKitError as e:
         _show(e.message, _pasted(e, argv), e.code, e.details, as_json="--json" in argv)
         return e.exit_code

@@ -19,7 +19,7 @@ from adapterkit.errors import UsageProblem
 from adapterkit.files import human_size, shown
 from adapterkit.recipe.keys import Key, keys
 from adapterkit.refs import check_name
-from adapterkit.registry import place
+from adapterkit.registry import place, runs
 from adapterkit.registry.store import Registry
 
 PACKAGES = (
@@ -46,7 +46,13 @@ def start_screen() -> None:
     store = Registry()
     count = sum(1 for n in store.names() if store.versions(n))
     if count:
-        click.echo(f"Here: {count} adapter{'s' * (count != 1)} in {shown(store.path)}: adapterkit list")
+        left = runs.unfinished(store.path)
+        told = (
+            f", {len(left)} unfinished ({left[0].name}, {left[0].share:.0%}: adapterkit train --resume)"
+            if left
+            else ""
+        )
+        click.echo(f"Here: {count} adapter{'s' * (count != 1)} in {shown(store.path)}: adapterkit list{told}")
     click.echo("All commands: adapterkit --help")
 
 

@@ -1,25 +1,25 @@
-"""``train``: understand SOURCE, run, and show what a person wants to know."""
+"""``train``: understand SOURCE, run, and show what a person wants to know; or take up what was broken off."""
 
 from __future__ import annotations
 
-import sys
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import click
 
 from adapterkit.cli import recipe_flags
-from adapterkit.cli.output import common, emit, gain, note, signed
+from adapterkit.cli.output import common, emit
 from adapterkit.cli.recipe_flags import recipe_options
-from adapterkit.errors import UsageProblem
-from adapterkit.files import human_size, shown
+from adapterkit.cli.train_screen import Screen as Screen
+from adapterkit.cli.train_screen import record, show
+from adapterkit.errors import AdapterKitError, UsageProblem
 from adapterkit.recipe.given import load_named, load_sources
+from adapterkit.recipe.load import Loaded
 from adapterkit.refs import check_name
+from adapterkit.registry import runs
 from adapterkit.registry.store import Registry
-
-if TYPE_CHECKING:
-    from adapterkit.registry.version import Version
-    from adapterkit.training.events import Event
+from adapterkit.registry.version import Version
 
 # Flags shown by --help; the others by --help-all.
 SHOWN = frozenset(
@@ -32,6 +32,7 @@ SHOWN = frozenset(
         "lora.r",
         "lora.targets",
         "train.epochs",
+        "train.minutes",
         "train.learning_rate",
         "train.device",
         "train.precision",
@@ -45,22 +46,54 @@ SHOWN = frozenset(
 @click.option("--recipe", metavar="NAME", help="A recipe by name; SOURCE then replaces its text.")
 @click.option("--name", help="Name of the adapter.  [the source's name]")
 @click.option("-m", "--note", default="", help="A few words kept with the version.")
-@click.option("--fresh", is_flag=True, help="Train also when the same was trained before.")
+@click.option("--from", "start", metavar="REF", help="Begin with the weights of an adapter.")
+@click.option(
+    "--plan", "only_plan", is_flag=True, help="Time, memory and disk, from three real steps; trains nothing."
+)
+@click.option(
+    "--repeat", metavar="REF", help="Train a version again, and say whether the result is identical."
+)
+@click.option("--fresh", is_flag=True, help="Begin anew, also when the same was trained before.")
+@click.option("--resume", is_flag=True, help="Go on with the newest unfinished run, or with the one named.")
+@click.option("--finish", is_flag=True, help="Publish the best so far of an unfinished run, and end it.")
 @recipe_options(SHOWN)
 @common
 def train_verb(
-    source: tuple[str, ...], recipe: str | None, name: str | None, note: str, fresh: bool, sets: tuple[str, ...],
-    registry: str | None, as_json: bool, quiet: bool, **values: Any,
-) -> None:  # fmt: skip
+    source: tuple[str, ...], recipe: str | None, name: str | None, note: str, start: str | None, only_plan: bool,
+    repeat: str | None, fresh: bool, resume: bool, finish: bool,
+    sets: tuple[str, ...], registry: str | None, as_json: bool, quiet: bool, **values: Any,
+) -> int:  # fmt: skip
     """Learn a style from text, or follow a recipe.
 
     SOURCE is a file, a folder, a glob, - for stdin, a dataset on the Hub
     (owner/name), a recipe (FILE.yaml), or a recipe's name such as wikitext.
+    With --resume and --finish it is the name of an unfinished run, or nothing.
     """
     flags = recipe_flags.given(values, sets, source)
+    store = Registry(registry)
+    screen = Screen(quiet or as_json)
+    if resume or finish:
+        _refuse_more(resume, finish, source, bool(flags or recipe or name or note or fresh))
+        which = runs.find(store.path, source[0] if source else None).id
+        from adapterkit.training import run as training
+
+        take_up = training.finish if finish else training.go_on
+        return _each(
+            [lambda: take_up(which, registry=store, on_event=screen.tell)], store, screen, as_json, quiet
+        )
+    if repeat:
+        return _repeat(
+            repeat,
+            source,
+            bool(flags or recipe or name or start or fresh or only_plan),
+            note,
+            store,
+            screen,
+            as_json,
+            quiet,
+        )
     if not source and not recipe:
         raise UsageProblem("nothing to learn from was named.", hint="adapterkit train FOLDER-OR-FILE")
-    screen = Screen(quiet or as_json)
     if recipe:
         loaded = [load_named(recipe, source, flags, screen.say)]
     else:
@@ -69,137 +102,105 @@ def train_verb(
         raise UsageProblem("--name with several recipes.", hint="leave --name out, or train them one by one")
     if name is not None:
         check_name(name)
-    store = Registry(registry)
+    if start is not None and "=" not in start and "," not in start:
+        store[start]  # an unknown one is told before torch loads
+    if only_plan:
+        return _plan(loaded, name, start, store, screen, as_json)
     from adapterkit.training import run as training  # torch loads here, after every slip that needs no torch
 
-    for each in loaded:
-        version = training.run(each, name=name, note=note, registry=store, fresh=fresh, on_event=screen.tell)
-        _result(version, as_json, quiet, existed=screen.existed)
-
-
-class Screen:
-    """Shows the events of a run: notes, one bar, a line for each test, samples."""
-
-    def __init__(self, quiet: bool) -> None:
-        self.quiet, self.existed = quiet, False
-        self._bar: Any = None
-        self._tty = sys.stderr.isatty()
-        self._steps = 0
-        self._told = 0
-        self._counts = False  # a line of counts is on the screen, to be written over
-
-    def tell(self, event: Event) -> None:
-        """The listener that ``train`` calls."""
-        kind = type(event).__name__.lower()
-        if kind != "read":
-            self._wipe()
-        getattr(self, f"_{kind}")(event)
-
-    def say(self, text: str) -> None:
-        """The listener of what comes before ``train``."""
-        note(text, self.quiet)
-
-    def _said(self, event: Any) -> None:
-        self.say(event.text)
-
-    def _read(self, event: Any) -> None:
-        """So much so far, on one line of a terminal that the next one replaces."""
-        if self._tty and not self.quiet:
-            self._counts = True
-            told = f"· {event.documents:,} documents, {event.characters / 1e6:,.1f} million characters read"
-            # the cursor goes back to the begin, so that an error is written over it too
-            click.echo(f"\033[K{click.style(told, dim=True)}\r", nl=False, err=True)
-
-    def _wipe(self) -> None:
-        if self._counts:
-            click.echo("\033[K", nl=False, err=True)
-            self._counts = False
-
-    def _begun(self, event: Any) -> None:
-        self._steps = event.steps
-        if self._tty and not self.quiet:
-            from tqdm import tqdm
-
-            shape = "  {bar:30} {n_fmt}/{total_fmt} steps {elapsed}<{remaining}{postfix}"
-            self._bar = tqdm(total=event.steps, bar_format=shape, ascii=" ━", file=sys.stderr, leave=False)
-
-    def _stepped(self, event: Any) -> None:
-        if self._bar is not None:
-            self._bar.set_postfix_str(
-                f"loss {event.loss:.2f} {event.tokens_per_second:,.0f} tok/s", refresh=False
-            )
-            self._bar.update(event.step - self._bar.n)
-        elif not self._tty and event.step * 10 // self._steps > self._told:
-            self._told = event.step * 10 // self._steps
-            share = 100 * event.step // self._steps
-            note(
-                f"{share} %  step {event.step}  loss {event.loss:.2f}  {event.tokens_per_second:,.0f} tok/s",
-                self.quiet,
-            )
-
-    def _tested(self, event: Any) -> None:
-        if self.quiet:
-            return
-        loss = f"loss {event.loss:.2f}  " if event.loss is not None else ""
-        end = "   no better for 3 tests: stopping, the best is kept" if event.stops else ""
-        line = f"  pass {event.passes:.3g}  {loss}test {event.held_out:.2f}{end}"
-        if self._bar is not None:
-            self._bar.update(event.step - self._bar.n)
-            self._bar.write(line, file=sys.stderr)
-        else:
-            click.echo(line, err=True)
-
-    def _sampled(self, event: Any) -> None:
-        if self._bar is not None:
-            self._bar.close()
-        if self.quiet:
-            return
-        for sample in event.samples:
-            text = " ".join(sample.text.split())
-            click.echo(
-                f'          "{sample.prompt}{click.style(" " + text[:150].strip(), dim=True)} ..."', err=True
-            )
-
-    def _finished(self, event: Any) -> None:
-        self.existed = event.existed
-        if event.existed:
-            note(
-                f"Same text, same recipe: that is {event.version.ref} already. Again anyway: --fresh",
-                self.quiet,
-            )
-
-
-def _result(version: Version, as_json: bool, quiet: bool, existed: bool) -> None:
-    m = version.metrics
-    if as_json:
-        emit({"ref": version.ref, "digest": version.digest, "path": str(version.path), "existed": existed,
-              "size": version.size, "metrics": asdict(m) | {"gain": m.gain}})  # fmt: skip
-        return
-    if quiet:
-        click.echo(version.ref)
-        return
-    lines = ["", f"{version.ref}  {version.digest[:8]}"]
-    if m.gain is not None:
-        lines.append(f"  perplexity on your unseen text         {gain(m)}     lower is better")
-    if m.copied_words is not None:
-        over = (
-            "over 30 would be copying"
-            if m.copied_words <= 30
-            else "that is copying: fewer passes or more text"
-        )
-        lines.append(f"  longest run copied from you            {m.copied_words} words     {over}")
-    ends = f"{m.stops:.0%} of samples" if m.stops is not None else "not expected: your documents are long"
-    lines.append(f"  ends by itself                         {ends}")
-    if m.gain is not None:
-        lines.append(_verdict(version, m.gain, m.copied_words or 0))
-    lines += ["", f"saved   {shown(version.path)}   {human_size(version.size)}"]
-    lines += [f"next    adapterkit chat {version.name}", f"        adapterkit compare base {version.name}"]
-    click.echo("\n".join(lines))
-
-
-def _verdict(version: Version, change: float, copied: int) -> str:
-    if change > -0.02:
-        return f"It does not write more like your text than the base does ({signed(change)}): more text or more passes may help."
-    return "It writes more like you than the base does" + (
-        ", and it does not copy." if copied <= 30 else ", but it copies."
+    learn = partial(
+        training.run,
+        name=name,
+        note=note,
+        start_from=start,
+        registry=store,
+        resume=not fresh,
+        on_event=screen.tell,
     )
+    return _each([partial(learn, one) for one in loaded], store, screen, as_json, quiet)
+
+
+def _plan(
+    loaded: Sequence[Loaded],
+    name: str | None,
+    start: str | None,
+    store: Registry,
+    screen: Screen,
+    as_json: bool,
+) -> int:
+    """What each run would take."""
+    from adapterkit.training.estimate import estimate
+
+    plans = [estimate(one, name=name, start_from=start, registry=store, tell=screen.tell) for one in loaded]
+    if as_json:
+        emit(plans[0].as_dict() if len(plans) == 1 else {"plans": [p.as_dict() for p in plans]})
+    else:
+        click.echo("\n\n".join(map(str, plans)))
+    return 0
+
+
+def _repeat(
+    ref: str, source: tuple[str, ...], has_more: bool, note: str, store: Registry, screen: Screen, as_json: bool,
+    quiet: bool,
+) -> int:  # fmt: skip
+    """A version again, by its own recipe."""
+    if has_more:
+        raise UsageProblem(
+            "--repeat takes the version's own recipe, and no other flag.",
+            hint=f"adapterkit train --repeat {ref}",
+        )
+    if len(source) > 1:
+        raise UsageProblem("--repeat takes one text.", hint=f"adapterkit train {source[0]} --repeat {ref}")
+    store[ref]  # an unknown one is told before torch loads
+    from adapterkit.training.repeat import repeat
+
+    text = source[0] if source else None
+    return _each(
+        [partial(repeat, ref, text, note=note, registry=store, on_event=screen.tell)],
+        store,
+        screen,
+        as_json,
+        quiet,
+    )
+
+
+def _refuse_more(resume: bool, finish: bool, source: tuple[str, ...], has_more: bool) -> None:
+    """A run that is taken up has its recipe already."""
+    flag = "--resume" if resume else "--finish"
+    if resume and finish:
+        raise UsageProblem("--resume and --finish together.", hint="one of them")
+    if has_more:
+        raise UsageProblem(
+            f"{flag} takes the recipe that the run was begun with, and no other flag.",
+            hint=f"adapterkit train {' '.join([flag, *source])}",
+        )
+    if len(source) > 1:
+        raise UsageProblem(f"{flag} takes one run.", hint=f"adapterkit train {flag} {source[0]}")
+
+
+def _each(
+    works: Sequence[Callable[[], Version]], store: Registry, screen: Screen, as_json: bool, quiet: bool
+) -> int:
+    """Do one after the other. One that fails is told of, the others are still done, and the exit code is its."""
+    made: list[dict[str, Any]] = []
+    failed: list[AdapterKitError] = []
+    for work in works:
+        try:
+            version = work()
+        except AdapterKitError as e:
+            screen.close()
+            if len(works) == 1 or e.exit_code == 130:  # alone, or the person stopped it all
+                raise
+            failed.append(e)
+            if not as_json:
+                screen.fail(e)
+            continue
+        made.append(record(version, screen.existed))
+        if not as_json:
+            show(version, store, quiet)
+    if as_json:
+        errors = [
+            {"code": e.code, "message": e.message, "hint": e.hint, "details": e.details} for e in failed
+        ]
+        emit(made[0] if len(works) == 1 else {"versions": made, "errors": errors})
+    return failed[0].exit_code if failed else 0

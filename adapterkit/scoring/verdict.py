@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from adapterkit.registry.version import Metrics
+from adapterkit.registry.version import Metrics, Point
 
 LITTLE = 0.02  # of perplexity; less is within what another seed changes
 COPIED = 30  # words in a row; a quotation is shorter, a page is longer
@@ -44,6 +45,17 @@ def gap(train_loss: float | None, held_out: float | None) -> Gap | None:
     if train_loss is None or held_out is None:
         return None
     return Gap(held_out - train_loss)
+
+
+def train_loss(points: Sequence[Point]) -> float | None:
+    """Nats a token while the weights that are kept were learned: between their test and the one before."""
+    tests = [(p.held_out, p.step) for p in points if p.held_out is not None]
+    if not tests:
+        return None
+    end = min(tests)[1]
+    begin = max((step for _, step in tests if step < end), default=0)
+    those = [p.loss for p in points if begin < p.step <= end and p.loss is not None]
+    return sum(those) / len(those) if those else None
 
 
 def pair(metrics: Metrics) -> str:

@@ -30,6 +30,7 @@ class Begun:
     steps: int
     steps_in_pass: int
     base_loss: float | None  # nats a token on the held-out text
+    step: int = 0  # from which a run goes on
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,10 @@ class Tested:
 
 @dataclass(frozen=True)
 class Sampled:
+    """Texts by the weights as they are (step), or by those that were kept (None)."""
+
     samples: tuple[Sample, ...]
+    step: int | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,14 @@ import numpy as np
 from adapterkit import files
 from adapterkit.data.prepare import Prepared, prepare
 from adapterkit.data.sources import Documents
-from adapterkit.errors import NameTaken, RecipeError, Unsupported
+from adapterkit.errors import NameTaken, Unsupported
+from adapterkit.generation.generator import check_base
 from adapterkit.model import base as bases
+from adapterkit.model import quantize
 from adapterkit.model.base import Base
 from adapterkit.model.cache import text_folder
 from adapterkit.model.device import Device, choose
+from adapterkit.model.matching import match
 from adapterkit.model.tokenizer import Tokenizer
 from adapterkit.recipe import load as recipes
 from adapterkit.recipe.schema import Recipe
@@ -28,9 +31,12 @@ from adapterkit.registry.store import Registry
 from adapterkit.registry.version import Version
 from adapterkit.training.events import Listener, Read, Said, ignore
 from adapterkit.training.resolve import resolve, row_length
+from adapterkit.training.start import onward
 
 SAME_TEXT = 0.1  # share of common documents from which two texts are versions of one
 MARKS = 2000  # documents of a text that are remembered, to know it again
+# Keys of ``train`` that change how fast, where and how safely something is learned, but not what.
+FREE = ("device", "batch_size", "log_steps", "save_steps", "report_to", "fast", "gradient_checkpointing")
 
 
 @dataclass
@@ -40,6 +46,7 @@ class Job:
     name: str
     note: str
     recipe: Recipe  # resolved
+    given: Recipe  # as it was asked for
     origins: Mapping[str, str]
     prepared: Prepared
     base: Base
@@ -48,13 +55,22 @@ class Job:
     registry: Registry
     tell: Listener
     may_stop: bool  # epochs were auto
+    folder: Path | None = None  # of the recipe file; relative sources are looked up there
+    is_from_memory: bool = False
+    start: Version | None = None  # whose weights it begins with
+    ends_at: int | None = None  # the step after which it was ended by --finish
 
     @property
     def made_from(self) -> str:
         """What the result depends on: resolved recipe, text and base, not the place or the speed."""
         told = self.recipe.model_dump(mode="json")
-        for key in ("device", "batch_size", "log_steps"):
+        for key in FREE:
             told["train"].pop(key)
+        told["train"] |= {"may_stop": self.may_stop}
+        if self.start is not None:
+            told["start"] = self.start.digest
+        if self.ends_at is not None:
+            told["train"] |= {"ends_at": self.ends_at}
         told["data"].pop("source")
         told["data"].pop("validation")  # what is tested on counts, wherever it comes from
         told.pop("base")
@@ -78,23 +94,29 @@ def plan(
     registry: Registry | Path | str | None = None,
     tell: Listener = ignore,
     memory: Documents | None = None,
+    start: Version | None = None,
 ) -> Job:
-    """Read text and base, decide every ``auto``; trains nothing, writes nothing."""
+    """Read text and base, decide every ``auto``; trains nothing, writes nothing.
+
+    Args:
+        start: a version whose weights it begins with; base, method and shape are then its.
+    """
+    loaded = onward(loaded, start) if start is not None else loaded
     recipe = loaded.recipe
     chosen = check_name(name) if name is not None else check_name(suggest_name(loaded.name))
     store = registry if isinstance(registry, Registry) else Registry(registry)
-    if recipe.method == "full" and recipe.train.quantize != "none":
-        raise RecipeError(
-            "'train.quantize' is 8bit with method full; the weights of a full fine-tune are trained and can't be 8-bit.",
-            hint="leave --quantize out, or --method lora",
-        )
-    device = choose(recipe.train.device, recipe.train.precision)
+    device = choose(recipe.train.device, recipe.train.precision, training=True)
     if device.place.index:
         raise Unsupported(
             f"training runs on the first GPU that it sees, not on {device.place}.",
             hint=f"CUDA_VISIBLE_DEVICES={device.place.index} and --device cuda",
         )
     base = bases.locate(recipe.base, loaded.folder, on_download=lambda line: tell(Said(line)))
+    if start is not None:
+        check_base(start, base)
+    if recipe.method == "lora":
+        match(base.dims, recipe.lora)  # refuses unknown targets before the text is read
+    bits = quantize.decide(recipe, base, device)
     tokenizer = Tokenizer(base.folder)
     prepared = prepare(
         recipe.data,
@@ -108,7 +130,9 @@ def plan(
     job = Job(
         name=chosen,
         note=note,
-        recipe=resolve(recipe, prepared, base, device),
+        recipe=_with_bits(resolve(recipe, prepared, base, device), bits.choice),
+        given=recipe,
+        start=start,
         origins=loaded.origins,
         prepared=prepared,
         base=base,
@@ -117,12 +141,26 @@ def plan(
         registry=store,
         tell=tell,
         may_stop=recipe.train.epochs == "auto",
+        folder=loaded.folder,
+        is_from_memory=memory is not None,
     )
-    for line in prepared.said:
+    for line in (*prepared.said, bits.said) if bits.said else prepared.said:
         tell(Said(line))
     if name is None and loaded.folder is None:
         _refuse_other_text(job)
     return job
+
+
+def with_recipe(job: Job, recipe: Recipe) -> Job:
+    """The job by another resolved recipe, such as that of a run which goes on."""
+    now = job.recipe.train
+    is_same = (recipe.train.device, recipe.train.precision) == (now.device, now.precision)
+    device = job.device if is_same else choose(recipe.train.device, recipe.train.precision, training=True)
+    return replace(job, recipe=recipe, device=device)
+
+
+def _with_bits(recipe: Recipe, choice: str) -> Recipe:
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"quantize": choice})})
 
 
 def find_same(job: Job) -> Version | None:

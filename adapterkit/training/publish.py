@@ -14,12 +14,15 @@ from typing import Any
 import adapterkit
 from adapterkit.data.picture import picture
 from adapterkit.data.report import DataReport, report
+from adapterkit.evaluation import places
+from adapterkit.evaluation.score import Losses, fp32_losses
 from adapterkit.generation import load as loading
 from adapterkit.generation.engine import Engine
 from adapterkit.model.base import Base
 from adapterkit.recipe.schema import target_modules
 from adapterkit.registry.card import card
 from adapterkit.registry.version import Metrics, Version
+from adapterkit.scoring.verdict import train_loss, verdict
 from adapterkit.training.events import Said, Sampled
 from adapterkit.training.plan import Job, document_marks
 from adapterkit.training.report_page import Account, page
@@ -28,9 +31,15 @@ from adapterkit.training.trainer import Curve
 
 
 def publish(job: Job, folder: Path, curve: Curve, fresh: bool) -> Version:
+    """Everything of a version around its weights, and the version itself.
+
+    Args:
+        folder: a staging folder that holds the weights.
+    """
     samples = write_samples(_engine_of(job, folder), folder, job.recipe, job.prepared, job.base.dims)
     job.tell(Sampled(samples.shown))
-    manifest = _manifest(job, curve, samples)
+    losses = _losses(job, folder)
+    manifest = _manifest(job, losses, samples)
     (folder / "README.md").write_text(
         card(manifest, () if samples.quote else samples.shown), encoding="utf-8"
     )
@@ -38,7 +47,7 @@ def publish(job: Job, folder: Path, curve: Curve, fresh: bool) -> Version:
     told = {
         "recipe": manifest["recipe"],
         "origins": _origins(job),
-        "environment": _environment(job),
+        "environment": environment(job),
     }
     (folder / "recipe.json").write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     private = folder / "private"
@@ -51,21 +60,25 @@ def publish(job: Job, folder: Path, curve: Curve, fresh: bool) -> Version:
     (private / "data.json").write_text(
         json.dumps(told_of_text.as_dict(), ensure_ascii=False), encoding="utf-8"
     )
-    _look_back(job, private, curve, _account(job, manifest, curve, samples, told_of_text))
+    base_loss = losses.base.mean if losses else None
+    _look_back(job, private, curve, _account(job, manifest, curve, samples, told_of_text), base_loss)
+    if job.prepared.held_out_fingerprint and not job.is_from_memory:
+        places.remember(job.prepared.held_out_fingerprint, job.given.data, job.folder)
     return job.registry.publish(folder, manifest, note=job.note, fresh=fresh)
 
 
 def _account(
     job: Job, manifest: dict[str, Any], curve: Curve, samples: Samples, told_of_text: DataReport
 ) -> Account:
+    metrics = Metrics(**manifest["metrics"])
     drawn = picture(job.prepared.train, job.tokenizer)
     return Account(
         manifest=manifest,
         made=datetime.now(UTC),
-        verdict="",
+        verdict=verdict(metrics, train_loss(curve.points)),
         points=curve.points,
-        base_loss=curve.base_loss,
-        sampled=(),
+        base_loss=metrics.base_loss,
+        sampled=curve.sampled,
         samples=samples.shown,
         data=told_of_text,
         drawing=drawn.lines() if drawn else (),
@@ -73,13 +86,13 @@ def _account(
     )
 
 
-def _look_back(job: Job, private: Path, curve: Curve, told: Account) -> None:
+def _look_back(job: Job, private: Path, curve: Curve, told: Account, base_loss: float | None) -> None:
     """Report and picture; a version that was trained is never lost to what only looks at it."""
 
     def picture_of_loss(path: Path) -> None:
         from adapterkit.training.figure import draw  # matplotlib takes most of a second
 
-        draw(path, curve.points, curve.base_loss, f"{job.name} on {job.base.id}")
+        draw(path, curve.points, base_loss, f"{job.name} on {job.base.id}")
 
     made: dict[str, Callable[[Path], Any]] = {
         "report.html": lambda path: path.write_bytes(page(told).encode("utf-8", "replace")),
@@ -100,7 +113,14 @@ def _engine_of(job: Job, folder: Path) -> Engine:
     return loading.engine(base, job.device)
 
 
-def _manifest(job: Job, curve: Curve, samples: Samples) -> dict[str, Any]:
+def _losses(job: Job, folder: Path) -> Losses | None:
+    """Of the base and of the new weights on the held-out text, in float32, as ``evaluate`` measures them."""
+    if not len(job.prepared.held_out):
+        return None
+    return fp32_losses(job.base, folder, job.prepared.held_out, device=str(job.device.place))
+
+
+def _manifest(job: Job, losses: Losses | None, samples: Samples) -> dict[str, Any]:
     recipe, prepared = job.recipe, job.prepared
     base = {"id": job.base.id, "revision": job.base.revision, "layers": job.base.dims.layers}
     data = {
@@ -132,21 +152,21 @@ def _manifest(job: Job, curve: Curve, samples: Samples) -> dict[str, Any]:
         "data": data,
         "recipe": told,
         "made_from": job.made_from,
-        "environment": _environment(job),
-        "metrics": asdict(_metrics(job, curve, samples)),
-        "lineage": {"how": "train", "parents": []},
+        "environment": environment(job),
+        "metrics": asdict(_metrics(job, losses, samples)),
+        "lineage": {"how": "train", "parents": [job.start.digest] if job.start else []},
     }
 
 
-def _metrics(job: Job, curve: Curve, samples: Samples) -> Metrics:
-    if curve.best is None or curve.base_loss is None:
+def _metrics(job: Job, losses: Losses | None, samples: Samples) -> Metrics:
+    if losses is None or losses.adapter is None:
         return Metrics(stops=samples.stops, copied_words=samples.copied_words)
-    loss = curve.best[0]
+    loss, base_loss = losses.adapter.mean, losses.base.mean
     return Metrics(
         loss=loss,
-        base_loss=curve.base_loss,
+        base_loss=base_loss,
         perplexity=math.exp(loss),
-        base_perplexity=math.exp(curve.base_loss),
+        base_perplexity=math.exp(base_loss),
         tokens=job.prepared.held_out_tokens,
         held_out=job.prepared.held_out_fingerprint,
         stops=samples.stops,
@@ -175,7 +195,8 @@ def _origins(job: Job) -> dict[str, str]:
     return told
 
 
-def _environment(job: Job) -> dict[str, str]:
+def environment(job: Job) -> dict[str, str]:
+    """What the bits of a result may depend on beside the recipe."""
     from importlib.metadata import version
 
     told = {p: version(p) for p in ("torch", "transformers", "peft")}

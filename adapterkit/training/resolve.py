@@ -7,6 +7,7 @@ the batch size follow the machine, the tokens of a step and their order do not.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adapterkit.data.prepare import Prepared
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 PASSES, LEAST_STEPS = 20, 60  # of epochs: auto
 PASSES_UNTESTED = 5  # nothing would stop it from copying
 RATES = {"lora": 2e-4, "full": 5e-5}
+SAVED = {"cpu": 50_000, "cuda": 1_000_000}  # tokens learned between checkpoints: about a minute's work
+FULL_SAVED = 10  # times that where every weight is saved
 AT_ONCE = {"cpu": 1024, "cuda": 8192}  # tokens computed at once; on a CPU more is slower
 
 
@@ -64,6 +67,7 @@ def resolve(recipe: Recipe, prepared: Prepared, base: Base, device: Device) -> R
         "learning_rate": RATES[recipe.method] if train.learning_rate == "auto" else train.learning_rate,
         "log_steps": max(1, steps // 100) if train.log_steps == "auto" else train.log_steps,
         "eval_steps": in_pass if train.eval_steps == "auto" else train.eval_steps,
+        "save_steps": _save_steps(recipe, device, min(per_step, prepared.train_tokens)),
         "precision": device.precision,
         "device": device.place.type,
     }
@@ -77,11 +81,35 @@ def resolve(recipe: Recipe, prepared: Prepared, base: Base, device: Device) -> R
     )
 
 
+def _save_steps(recipe: Recipe, device: Device, tokens: int) -> int:
+    """Steps between checkpoints, by the tokens of a step alone."""
+    if recipe.train.save_steps != "auto":
+        return recipe.train.save_steps
+    every = SAVED[device.place.type] * (FULL_SAVED if recipe.method == "full" else 1)
+    return max(1, round(every / max(tokens, 1)))
+
+
 def _of_text(recipe: Recipe, prepared: Prepared) -> dict[str, str]:
     """What reading decided; files that are each cut in their own way must go on deciding for themselves."""
     if prepared.facts.mixed:
         return {"document": recipe.data.document}
     return {"document": prepared.how, **prepared.facts.resolved}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a resolved recipe goes through so many rows."""
+
+    per_step: int  # rows of an optimizer step
+    in_pass: int  # steps of a pass
+    steps: int  # at most
+
+
+def schedule(recipe: Recipe, rows: int) -> Schedule:
+    train = recipe.train
+    per_step = rows_per_step(int(train.tokens_per_step), int(train.max_length), rows)
+    in_pass = max(1, math.ceil(rows / per_step))
+    return Schedule(per_step, in_pass, max(1, round(in_pass * float(train.epochs))))
 
 
 def rows_per_step(tokens_per_step: int, length: int, rows: int) -> int:

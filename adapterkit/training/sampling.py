@@ -1,15 +1,20 @@
-"""Texts written right after training: shown to the person, and measured."""
+"""Texts written while and right after training: shown to the person, and measured."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from adapterkit.data.prepare import Prepared
+from adapterkit.generation import load as loading
 from adapterkit.generation.engine import Engine, Parts, Request
 from adapterkit.generation.sampling import from_spec
+from adapterkit.model import trainable
+from adapterkit.model.base import Base
+from adapterkit.model.device import Device
 from adapterkit.recipe.schema import Recipe
 from adapterkit.registry.strict import Dims, read_lora
 from adapterkit.registry.version import Sample
@@ -17,6 +22,8 @@ from adapterkit.scoring.samples import longest_copied
 
 PROMPTS = ["", "The", "I"]  # when the recipe names none; "" begins a new document
 ENDINGS = 12  # documents begun to see whether they end by themselves
+GLIMPSE = 40  # tokens of the text that is written at each test
+LARGE = 1_000_000_000  # bytes of a base that is not loaded a second time for that
 ROOM = 1.5  # times the usual length of a document, within which it should end
 
 
@@ -59,6 +66,39 @@ def write_samples(engine: Engine, folder: Path, recipe: Recipe, prepared: Prepar
     stops = sum(w.finish_reason == "stop" for w in endings) / ENDINGS if expected else None
     copied = longest_copied(own, prepared.documents.texts())
     return Samples(shown, stops, copied, quote=prompts is not recipe.sample.prompts and bool(asked))
+
+
+class Glimpse:
+    """Writes a little with a LoRA as it is now, to see the style come.
+
+    Args:
+        wrapped: the model that learns, wrapped by PEFT.
+        base: loaded once more, when the first text is written.
+    """
+
+    def __init__(self, wrapped: Any, base: Base, device: Device, recipe: Recipe, prepared: Prepared) -> None:
+        self._wrapped, self._base, self._device = wrapped, base, device
+        self._recipe, self._prepared = recipe, prepared
+        self._engine: Engine | None = None
+        self._prompt = ""
+
+    def __call__(self) -> Sample:
+        if self._engine is None:
+            self._engine = loading.engine(self._base, self._device)
+            prompts = self._recipe.sample.prompts or _asked(self._prepared, self._engine) or PROMPTS[1:]
+            self._prompt = prompts[0]
+        engine, spec = self._engine, from_spec(self._recipe.sample)
+        loaded = engine.bank.load(trainable.lora_of(self._wrapped))
+        settings = spec.with_(max_new_tokens=min(GLIMPSE, spec.max_new_tokens))
+        request = Request(self._prompt, ((loaded, 1.0),), settings, self._recipe.train.seed)
+        written = engine.run([request])[0]
+        engine.bank.unload(loaded)
+        return Sample(self._prompt, written.text)
+
+
+def is_small(base: Base) -> bool:
+    """A second copy of it in memory does no harm."""
+    return base.weights.stat().st_size <= LARGE
 
 
 def _asked(prepared: Prepared, engine: Engine) -> list[str]:

@@ -145,9 +145,7 @@ def test_the_command_named_for_resume_is_understood(cli: Cli) -> None:
     assert "No such option" not in cli(*hint)[2]
 
 
-@pytest.mark.parametrize(
-    ("verb", "meant"), [("rm", "delete"), ("mix", "blend"), ("resume", "train --resume")]
-)
+@pytest.mark.parametrize(("verb", "meant"), [("rm", "delete"), ("mix", "blend")])
 def test_a_known_word_for_what_is_still_to_come_is_told_so(cli: Cli, verb: str, meant: str) -> None:
     told = f"error: there is no command '{verb}', and '{meant}' is not there yet.\nhint:  adapterkit --help\n"
     assert cli(verb, "x") == (2, "", told)

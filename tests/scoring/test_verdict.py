@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from adapterkit.registry.version import Metrics
-from adapterkit.scoring.verdict import gap, pair, verdict
+from adapterkit.registry.version import Metrics, Point
+from adapterkit.scoring.verdict import gap, pair, train_loss, verdict
 
 
 def metrics(perplexity: float = 27.9, base: float = 41.2, copied: int | None = 7) -> Metrics:
@@ -58,3 +58,10 @@ def test_text_that_is_twice_as_easy_when_seen_is_memorised() -> None:
 
 def test_without_a_test_there_is_no_gap() -> None:
     assert gap(3.0, None) is gap(None, 3.0) is None
+
+
+def test_the_training_loss_is_that_of_the_pass_before_the_best_test() -> None:
+    told = [(1, 5.0, None), (2, 4.0, 4.5), (3, 3.0, None), (4, 2.0, 4.0), (5, 1.0, None), (6, 0.5, 4.2)]
+    points = [Point(step, step, loss, held_out, None, 0.0) for step, loss, held_out in told]
+    assert train_loss(points) == 2.5
+    assert train_loss(points[:1]) is None

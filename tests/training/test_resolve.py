@@ -14,7 +14,7 @@ from adapterkit.model.base import Base, locate
 from adapterkit.model.device import choose
 from adapterkit.model.tokenizer import Tokenizer
 from adapterkit.recipe.schema import DataSpec, Recipe, TrainSpec
-from adapterkit.training.resolve import largest_divisor, resolve, row_length
+from adapterkit.training.resolve import Schedule, largest_divisor, resolve, row_length, schedule
 from tests.conftest import SENTENCES
 
 
@@ -99,3 +99,31 @@ def test_full_fine_tunes_learn_slower(base: Base, prepared: Prepared) -> None:
 def test_a_python_key_that_does_not_exist_names_the_nearest() -> None:
     with pytest.raises(ak.AdapterKitError, match=r"train\(\) has no key 'lora_rank'"):
         ak.train(ak.Documents(["x"]), lora_rank=4)
+
+
+# --- checkpoints and the way through the rows -------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("train", "method", "expected"),
+    [
+        (TrainSpec(tokens_per_step=1024), "lora", 49),  # 50,000 tokens
+        (TrainSpec(tokens_per_step=1024), "full", 488),
+        (TrainSpec(tokens_per_step=1_000_000), "lora", 17),  # a step has no more tokens than the text
+        (TrainSpec(tokens_per_step=1024, save_steps=7), "lora", 7),
+    ],
+)
+def test_a_checkpoint_is_written_about_every_50_000_tokens(
+    base: Base, prepared: Prepared, train: TrainSpec, method: str, expected: int
+) -> None:
+    recipe = Recipe.model_validate({"method": method, "train": train.model_dump()})
+    told = resolve(recipe, prepared, base, choose("cpu", "fp32")).train.save_steps
+    assert (
+        told == expected if train.tokens_per_step == 1024 else told == round(50_000 / prepared.train_tokens)
+    )
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(1.0, 3), (2.5, 8), (0.1, 1)])
+def test_the_schedule_goes_through_all_rows_in_each_pass(epochs: float, steps: int) -> None:
+    recipe = Recipe(train=TrainSpec(epochs=epochs, tokens_per_step=640, max_length=64))
+    assert schedule(recipe, 25) == Schedule(per_step=10, in_pass=3, steps=steps)

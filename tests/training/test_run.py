@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +13,11 @@ from peft import PeftModel
 from transformers import GPT2LMHeadModel, pipeline
 
 import adapterkit as ak
+from adapterkit.recipe.load import from_flags
 from adapterkit.registry.store import Registry
 from adapterkit.training import events
 from adapterkit.training.events import Event
+from adapterkit.training.plan import plan
 
 QUICK = {
     "epochs": 4,
@@ -170,10 +173,47 @@ def test_events_tell_the_curve_that_the_version_keeps(
     version = ak.train(text_file, registry=registry, base=str(tiny_base), on_event=heard.append, **QUICK)
     tested = [e.held_out for e in heard if isinstance(e, events.Tested)]
     assert tested == [p.held_out for p in version.history() if p.held_out is not None]
-    assert min(tested) == version.metrics.loss
+    assert version.metrics.loss == pytest.approx(min(tested), rel=1e-5)
 
 
 def test_recipe_json_holds_every_value_resolved(trained: ak.Version) -> None:
     told = json.loads((trained.path / "recipe.json").read_text())["recipe"]
     assert "auto" not in json.dumps(dict(told["train"].items()))
     assert told["lora"]["alpha"] == 8.0
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "is_same"),
+    [
+        ("batch_size", 2, True),
+        ("save_steps", 3, True),
+        ("log_steps", 1, True),
+        ("gradient_checkpointing", True, True),
+        ("fast", False, True),
+        ("precision", "bf16", False),
+        ("eval_steps", 2, False),
+        ("seed", 4, False),
+        ("epochs", "auto", False),
+    ],
+)
+def test_what_a_version_is_made_from_is_what_its_result_depends_on(
+    text_file: Path, tiny_base: Path, registry: Registry, key: str, value: object, is_same: bool
+) -> None:
+    def made_from(**more: Any) -> str:
+        flags = {"data.source": str(text_file), "base": str(tiny_base), "train.epochs": 20.0,
+                 "train.device": "cpu", "train.precision": "fp32", **more}  # fmt: skip
+        return plan(from_flags(flags, name="tales"), name=None, registry=registry).made_from
+
+    assert (made_from() == made_from(**{f"train.{key}": value})) is is_same
+
+
+def test_samples_are_written_at_each_test(registry: Registry, text_file: Path, tiny_base: Path) -> None:
+    heard: list[Event] = []
+    ak.train(
+        text_file, registry=registry, base=str(tiny_base), on_event=heard.append, prompts=["Old Tam"], **QUICK
+    )
+    tests = [e.step for e in heard if isinstance(e, events.Tested)]
+    sampled = [e for e in heard if isinstance(e, events.Sampled)]
+    assert [e.step for e in sampled] == [*tests, None]
+    assert {e.samples[0].prompt for e in sampled} == {"Old Tam"}
+    assert len({e.samples[0].text for e in sampled}) > 1  # by other weights each time

@@ -41,7 +41,7 @@ class Cut(nn.Module):
 def _module(base: Path, method: str = "lora", **train: Any) -> PackedLoss:
     torch.manual_seed(3)
     recipe = Recipe.model_validate(
-        {"method": method, "lora": {"r": 4, "alpha": 8.0, "dropout": 0.0}, "train": train}
+        {"method": method, "lora": {"r": 4, "alpha": 8.0, "dropout": 0.0, "targets": "attn"}, "train": train}
     )
     model = trainable.load_model(locate(str(base)), choose("cpu"), recipe)
     if method == "lora":
