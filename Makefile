@@ -6,7 +6,7 @@ PYTHON ?= python3
 # A package index with CPU builds of torch (pytorch.org, Get Started): make demo TORCH_INDEX="--index-url URL"
 TORCH_INDEX ?=
 
-.PHONY: demo test test-slow test-gpu check bench bench-start bench-data bench-recipes clean
+.PHONY: demo test test-slow test-gpu check bench bench-start bench-data bench-recipes bench-train bench-targets clean
 
 $(VENV)/ready: setup.cfg constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -31,7 +31,7 @@ check: $(VENV)/ready
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
-bench: bench-start bench-data bench-recipes
+bench: bench-start bench-data bench-recipes bench-train bench-targets
 
 bench-start: $(VENV)/ready
 	$(PY) benchmarks/start.py
@@ -41,6 +41,12 @@ bench-data: $(VENV)/ready
 
 bench-recipes: $(VENV)/ready
 	$(PY) benchmarks/recipes.py
+
+bench-train: $(VENV)/ready
+	$(PY) benchmarks/train.py
+
+bench-targets: $(VENV)/ready
+	$(PY) benchmarks/targets.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache build *.egg-info

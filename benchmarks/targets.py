@@ -28,7 +28,7 @@ TEXTS = {
 }
 # On a base of width e: attn takes 6e a rank and layer, mlp 10e, all 16e.
 SETTINGS = {"attn": 16, "mlp": 10, "all": 6}
-RATES = (2e-3,)
+RATE = 2e-3
 
 
 def cut(path: Path, target: Path) -> Path:
@@ -46,18 +46,17 @@ def main() -> None:
         for style, (name, keys) in TEXTS.items():
             text = cut(Path(place) / name, Path(scratch) / f"{style}.txt")
             for targets, r in SETTINGS.items():
-                for rate in RATES:
-                    version = adapterkit.train(
-                        text, name=style, registry=Path(scratch) / "adapters", base="embedded", epochs=4, precision="bf16",
-                        lora_targets=[targets] if "." in targets else targets, lora_r=r, learning_rate=rate, **keys,
-                    )  # fmt: skip
-                    m = version.metrics
-                    rows.append({"style": style, "targets": targets, "r": r, "rate": rate, "size": version.size,
-                                 "perplexity": m.perplexity, "base": m.base_perplexity, "loss": m.loss})  # fmt: skip
-                    print(
-                        f"{style:<12} {targets:<12} r {r:<3} rate {rate:<7g} {m.base_perplexity:7.1f} -> {m.perplexity:7.1f}",
-                        file=sys.stderr,
-                    )
+                version = adapterkit.train(
+                    text, name=style, registry=Path(scratch) / "adapters", base="embedded", epochs=4, precision="bf16",
+                    lora_targets=targets, lora_r=r, learning_rate=RATE, **keys,
+                )  # fmt: skip
+                m = version.metrics
+                rows.append({"style": style, "targets": targets, "r": r, "rate": RATE, "size": version.size,
+                             "perplexity": m.perplexity, "base": m.base_perplexity, "loss": m.loss})  # fmt: skip
+                print(
+                    f"{style:<12} {targets:<12} r {r:<3} {m.base_perplexity:7.1f} -> {m.perplexity:7.1f}",
+                    file=sys.stderr,
+                )
     for targets in SETTINGS:
         best = [min(r["loss"] for r in rows if (r["style"], r["targets"]) == (s, targets)) for s in TEXTS]
         each = "  ".join(f"{s} {b:.3f}" for s, b in zip(TEXTS, best, strict=True))

@@ -48,9 +48,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_places(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every test has its own cache, home and working folder."""
-    monkeypatch.setenv("ADAPTERKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("ADAPTERKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("ADAPTERKIT_REGISTRY", raising=False)
     (tmp_path / "home").mkdir()
@@ -59,9 +61,14 @@ def _own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from adapterkit.model.cache import cache_folder
 
     cache_folder.cache_clear()
+    fp32_on_every_machine()
+
+
+def fp32_on_every_machine() -> None:
+    """Keep in the cache that bfloat16 was measured to be slower, so that precision auto is float32."""
     from adapterkit.model import measure  # imports no torch
 
-    measure.remember(0.5, int(os.environ["OMP_NUM_THREADS"]))  # precision auto is fp32, on every machine
+    measure.remember(0.5, int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture

@@ -159,7 +159,7 @@ def record(store: Registry, v: Version) -> dict[str, Any]:
         "created": v.created.isoformat(),
         "size": v.size,
         "path": str(v.path),
-        "metrics": asdict(v.metrics) | {"gain": v.metrics.gain},
+        "metrics": asdict(v.metrics) | {"gain": v.metrics.improvement},
         "aliases": [a for a, n in store.aliases(v.name).items() if n == v.number],
         "is_best": store.best(v.name) == v,
     }

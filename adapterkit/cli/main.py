@@ -115,7 +115,10 @@ def run(argv: list[str]) -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except Interrupted as e:  # asked for, so no error
-        click.echo(f"{e.message}\nhint:  {e.hint}", err=True)
+        if "--json" in argv:
+            _show(e.message, e.hint, e.code, e.details, as_json=True)
+        else:
+            click.echo(f"{e.message}\nhint:  {e.hint}", err=True)
         return e.exit_code
     except AdapterKitError as e:
         _show(e.message, _pasted(e, argv), e.code, e.details, as_json="--json" in argv)

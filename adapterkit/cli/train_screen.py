@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +34,7 @@ class Screen:
         self._tty = sys.stderr.isatty()
         self._steps = self._told = 0
         self._tests = False
-        self._test, self._best_pass = "", 0.0
-        self._since = time.monotonic()
+        self._test = ""
         self._counts = False  # a line of counts is on the screen, to be written over
 
     def tell(self, event: Event) -> None:
@@ -82,7 +80,7 @@ class Screen:
     def _begun(self, event: Any) -> None:
         self._steps, self._told = event.steps, 10 * event.step // max(event.steps, 1)
         self._tests = event.base_loss is not None  # else nothing would be seen off a terminal
-        self._test, self._best_pass, self._since = "", 0.0, time.monotonic()
+        self._test = ""
         if self._tty and not self.quiet:
             from tqdm import tqdm
 
@@ -109,13 +107,13 @@ class Screen:
 
     def _tested(self, event: Any) -> None:
         self._test = f"test {event.held_out:.2f}"
-        self._best_pass = event.passes if event.is_best else self._best_pass
         loss = f"loss {event.loss:.2f}  " if event.loss is not None else ""
         end = ""
         if event.stops:
-            end = (
-                f"   no better for 3 tests: stopping, pass {self._best_pass:.3g} is kept   {self._elapsed()}"
-            )
+            from adapterkit.training.resolve import PATIENCE  # loaded by then; --help does without
+
+            kept = event.passes * event.best_step / event.step
+            end = f"   no better for {PATIENCE} tests: stopping, pass {kept:.3g} is kept   {_elapsed(event.seconds)}"
         self._line(f"  pass {event.passes:<4.3g} {loss}{self._test}{end}")
 
     def _sampled(self, event: Any) -> None:
@@ -145,16 +143,17 @@ class Screen:
         else:
             click.echo(text, err=True)
 
-    def _elapsed(self) -> str:
-        minutes, seconds = divmod(round(time.monotonic() - self._since), 60)
-        return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+def _elapsed(spent: float) -> str:
+    minutes, seconds = divmod(round(spent), 60)
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
 def record(version: Version, existed: bool) -> dict[str, Any]:
     """A version as ``--json`` tells it."""
     m = version.metrics
     return {"ref": version.ref, "digest": version.digest, "path": str(version.path), "existed": existed,
-            "size": version.size, "metrics": asdict(m) | {"gain": m.gain}}  # fmt: skip
+            "size": version.size, "metrics": asdict(m) | {"gain": m.improvement}}  # fmt: skip
 
 
 def show(version: Version, store: Registry, quiet: bool) -> None:

@@ -94,8 +94,9 @@ class Run:
         """
         with _locked(self.path) as is_ours:
             if not is_ours:
+                other = _read(self.path) or self
                 raise Overloaded(
-                    f"{self.name!r} is being trained already, by process {self.pid}.",
+                    f"{self.name!r} is being trained already, by process {other.pid}.",
                     hint="wait for it, or train beside it under another name: --name NAME",
                 )
             yield

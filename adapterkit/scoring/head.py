@@ -77,8 +77,9 @@ class _Head(torch.autograd.Function):
 def _to_errors(logits: Tensor, target: Tensor, needs: bool) -> Tensor:
     """Summed loss of (n, v) logits, which become their own gradient: probabilities less the targets."""
     nll = _zero(logits.device)
-    for i in range(0, len(logits), PART):
-        part, wanted = logits[i : i + PART], target[i : i + PART, None]
+    size = PART if logits.device.type == "cpu" else len(logits)
+    for i in range(0, len(logits), size):
+        part, wanted = logits[i : i + size], target[i : i + size, None]
         own = part.gather(1, wanted).float()
         top = part.amax(-1, keepdim=True).float()
         shares = torch.softmax(part, -1, dtype=torch.float32)

@@ -45,11 +45,13 @@ class PackedLoss(nn.Module):
     Args:
         model: transformers' GPT2LMHeadModel.
         fast: by our own forward where it computes the same; False takes transformers'.
+        dtype: of the matrix products; None takes that of the weights. The same in
+            training, in tests and where a step is measured.
     """
 
-    def __init__(self, model: nn.Module, *, fast: bool = True) -> None:
+    def __init__(self, model: nn.Module, *, fast: bool = True, dtype: torch.dtype | None = None) -> None:
         super().__init__()
-        self.model = model
+        self.model, self._dtype = model, dtype
         self.slow_because = "it was asked for" if not fast else unfit(model)
         self._head: Tensor | None = None  # of a frozen head, in the format to compute in
         self.train(model.training)
@@ -79,12 +81,15 @@ class PackedLoss(nn.Module):
         """Last hidden states (b, t, e), after the final norm."""
         model: Any = self.model
         if self.slow_because:
+            place, weights = input_ids.device.type, model.transformer.wte.weight.dtype
+            dtype = self._dtype or weights
             # Without a cache: with one transformers drops the isolation.
-            out: Tensor = model.transformer(
-                input_ids=input_ids, position_ids=position_ids, use_cache=False
-            ).last_hidden_state
+            with torch.autocast(place, dtype, enabled=dtype != torch.float32):
+                out: Tensor = model.transformer(
+                    input_ids=input_ids, position_ids=position_ids, use_cache=False
+                ).last_hidden_state
             return out
-        states = packed.hidden(model, input_ids, position_ids, layout(position_ids))
+        states = packed.hidden(model, input_ids, position_ids, layout(position_ids), self._dtype)
         return packed.norm(states, model.transformer.ln_f).view(*input_ids.shape, -1)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -103,7 +108,7 @@ class PackedLoss(nn.Module):
         model: Any = self.model
         following = F.pad(labels[:, 1:], (0, 1), value=IGNORE)
         where = layout(position_ids, following != IGNORE)
-        states = packed.hidden(model, input_ids, position_ids, where)
+        states = packed.hidden(model, input_ids, position_ids, where, self._dtype)
         following = following.flatten()[where.kept]
         wanted = following != IGNORE
         return packed.norm(states[wanted], model.transformer.ln_f), following[wanted]
@@ -111,9 +116,8 @@ class PackedLoss(nn.Module):
     def _nll(self, hidden: Tensor, target: Tensor) -> Tensor:
         model: Any = self.model
         weight: Tensor = model.lm_head.weight
-        place = weight.device.type
-        dtype = torch.get_autocast_dtype(place) if torch.is_autocast_enabled(place) else weight.dtype
-        with torch.autocast(place, enabled=False):
+        dtype = self._dtype or weight.dtype
+        with torch.autocast(weight.device.type, enabled=False):
             if weight.requires_grad:
                 return head_nll(hidden, centred(weight, dtype), target, weight)
             if self._head is None or self._head.dtype != dtype or self._head.device != weight.device:

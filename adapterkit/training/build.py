@@ -48,7 +48,7 @@ def build(job: Job) -> Built:
         job.start.verify()
         trainable.put_lora(wrapped, read_lora(job.start.path, job.base.dims, job.start.ref))
     inner = wrapped.get_base_model() if wrapped is not None else model
-    module = PackedLoss(inner, fast=recipe.train.fast)
+    module = PackedLoss(inner, fast=recipe.train.fast, dtype=job.device.dtype)
     if recipe.data.packing == "isolated":
         length, vocabulary = int(recipe.train.max_length), job.base.config["vocab_size"]
         exact = recipe.train.quantize == "none"

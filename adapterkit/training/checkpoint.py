@@ -64,6 +64,11 @@ def steps(root: Path) -> list[int]:
     return sorted((int(n[1]) for n in names if n), reverse=True)
 
 
+def step_of(folder: Path) -> int:
+    """The step that a checkpoint was written at."""
+    return int(folder.name.rpartition("-")[2])
+
+
 def newest(root: Path, say: Callable[[str], None]) -> Path | None:
     """The newest whole checkpoint; tells of those that are passed over."""
     for step in steps(root):

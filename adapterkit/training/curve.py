@@ -25,9 +25,9 @@ from adapterkit.errors import DataError
 from adapterkit.recipe.schema import Recipe
 from adapterkit.registry.version import Point, Sample
 from adapterkit.training.events import Listener, Said, Sampled, Stepped, Tested, ignore
+from adapterkit.training.resolve import PATIENCE
 from adapterkit.training.stop import Stop
 
-PATIENCE = 3  # tests without a better one before epochs: auto stops
 TOLD, BEST = "curve.json", "best.safetensors"
 
 
@@ -137,7 +137,9 @@ class Curve(TrainerCallback):  # type: ignore[misc]
             self.take(loss)
         self._misses = 0 if is_best else self._misses + 1
         stops = self._may_stop and self._misses >= PATIENCE and not ends
-        self._tell(Tested(step, float(state.epoch or 0), self.loss, loss, is_best, stops))
+        scored = [(p.held_out, p.step) for p in self.points if p.held_out is not None]
+        best = step if is_best else min(scored)[1]
+        self._tell(Tested(step, float(state.epoch or 0), self.loss, loss, is_best, stops, best, self.seconds))
         if sample is not None:
             self.sampled.append((step, sample))
             self._tell(Sampled((sample,), step))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from adapterkit.training import pace, room
 from adapterkit.training import plan as jobs
 from adapterkit.training.build import Built, build, measured
 from adapterkit.training.events import Listener, ignore
+from adapterkit.training.learn import refuse_without_room
+from adapterkit.training.pace import duration
 from adapterkit.training.plan import Job, find_same
 from adapterkit.training.resolve import schedule
 from adapterkit.training.source import Source, understand
@@ -66,7 +69,7 @@ class Plan:
             ("test on", f"{self.held_out_tokens:,} tokens never shown" if self.held_out_tokens else "nothing (--validation none)"),
             ("steps", f"{upto}{self.steps:,} in {self.passes:g} passes" + (", stops when the test stops improving" if self.may_stop else "")),
             ("learns", self.matched),
-            ("time", f"{upto}{duration(self.seconds)}: {duration(self.seconds_per_pass)} a pass, {self.tokens_per_second:,.0f} tokens a second"),
+            ("time", f"{upto}{duration(self.seconds)}: {duration(self.seconds_per_pass)} a pass, {self.tokens_per_second:,.0f} tokens a second (steps and tests)"),
             ("memory", f"{human_size(self.memory)} at the peak, {human_size(self.free_memory)} free"),
             ("disk", f"{human_size(self.disk)} while it runs, {human_size(self.adapter)} for the adapter"),
             ("device", self.device.removeprefix("Device: ")),
@@ -106,6 +109,7 @@ def estimate(loaded: Loaded, *, name: str | None = None, start_from: Start = Non
         loaded, name=name, registry=store, tell=tell, memory=memory, start=named(start_from, store)
     )
     existing = find_same(job)
+    refuse_without_room(job)
     built = build(job)
     found = measured(job, built)
     free = pace.free_bytes(job.device.place)
@@ -132,9 +136,10 @@ def estimate(loaded: Loaded, *, name: str | None = None, start_from: Start = Non
         seconds_per_step=step,
         seconds_per_test=test,
         seconds_per_pass=step * in_pass + test * in_pass / int(train.eval_steps),
-        seconds=steps * step + tests * test,
+        seconds=min(steps * step + tests * test, 60 * train.minutes if train.minutes else math.inf),
         tokens_per_second=job.prepared.train_tokens / (step * in_pass),
-        memory=peak,
+        memory=peak
+        + base_bytes(job.base, "fp32", "none"),  # writing and scoring at the end hold the base once more
         free_memory=free,
         disk=room.CHECKPOINTS * room.checkpoint_bytes(built.parameters) + weights + room.SMALL,
         adapter=weights,
@@ -156,7 +161,7 @@ def three_steps(job: Job, built: Built, batch: int) -> tuple[float, int]:
     optimizer = torch.optim.AdamW(parameters, lr=0.0, fused=True)
     built.module.train()
     pieces, updates = [], []
-    pace._begin_peak(place)
+    pace.begin_peak(place)
     for k in range(STEPS):
         which = [(k * batch + i) % len(rows) for i in range(batch)]
         inputs = {
@@ -172,7 +177,7 @@ def three_steps(job: Job, built: Built, batch: int) -> tuple[float, int]:
         _wait(place)
         pieces.append(middle - begun)
         updates.append(time.perf_counter() - middle)
-    return min(pieces) * per_step / batch + min(updates), pace._peak(place)
+    return min(pieces) * per_step / batch + min(updates), pace.peak(place)
 
 
 @torch.inference_mode()
@@ -188,16 +193,6 @@ def one_test(job: Job, built: Built, batch: int) -> float:
     built.module(**inputs)
     _wait(job.device.place)
     return (time.perf_counter() - begun) * len(held_out) / len(some)
-
-
-def duration(seconds: float) -> str:
-    """``41 s``, ``1 min 30 s``, ``3 h 12 min``."""
-    whole = round(seconds)
-    if whole < 100:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s" if whole < 600 else f"{round(whole / 60)} min"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def _resolved(asked: Recipe, resolved: Recipe, batch: int) -> dict[str, Any]:

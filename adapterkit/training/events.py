@@ -50,6 +50,8 @@ class Tested:
     held_out: float
     is_best: bool
     stops: bool  # no better for so long that training ends here
+    best_step: int  # of the best test so far, also before a break
+    seconds: float  # of all processes of the run
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from adapterkit.model import trainable
 from adapterkit.model.base import Base
 from adapterkit.recipe.schema import Recipe
 from adapterkit.registry.runs import Run
-from adapterkit.training import checkpoint
-from adapterkit.training.build import Built
+from adapterkit.training import checkpoint, room
+from adapterkit.training.build import Built, measured
 from adapterkit.training.events import Said
+from adapterkit.training.pace import duration
 from adapterkit.training.plan import Job
 from adapterkit.training.resolve import largest_divisor
 from adapterkit.training.sampling import Glimpse, is_small
@@ -73,7 +74,7 @@ class Learning:
             curve.take(track.test(module))
         settle(module, curve)
         if not curve.is_over:
-            self.job = replace(self.job, ends_at=self.stored.step)
+            self.job = replace(self.job, ends_at=checkpoint.step_of(newest))
         self._save(folder, curve)
         return curve
 
@@ -146,6 +147,17 @@ def _too_small(job: Job, run: Run, is_halved: bool) -> OutOfMemory:
     return OutOfMemory(f"out of memory on {place} after step {done:,}{told}.", hint=hint)
 
 
+def refuse_without_room(job: Job) -> None:
+    """Say before anything is begun that the disk or the memory is too small.
+
+    Raises:
+        OutOfSpace, OutOfMemory.
+    """
+    asked = job.given.train.batch_size
+    room.check_disk(job.recipe, job.base, job.registry.path, job.name)
+    room.check_memory(job.recipe, job.base, job.device, 1 if asked == "auto" else int(asked))
+
+
 # --- what is said ---------------------------------------------------------------
 
 
@@ -165,8 +177,17 @@ def _plan_line(job: Job, built: Built) -> str:
     stop = ", stops when the test stops improving" if job.may_stop and prepared.held_out else ""
     return (
         f"Plan: learn from {prepared.train_tokens:,} tokens, {test}. {train.tokens_per_step:,} tokens a step, "
-        f"{upto}{passes}{stop}. Ctrl-C is safe. Adapter: {files.human_size(4 * built.parameters)}."
+        f"{upto}{passes}{_pass_time(job, built)}{stop}. Ctrl-C is safe. Adapter: {files.human_size(4 * built.parameters)}."
     )
+
+
+def _pass_time(job: Job, built: Built) -> str:
+    """`` of 1 min 30 s``, by what was measured for the size of the pieces; nothing where they were given."""
+    if job.given.train.batch_size != "auto":
+        return ""
+    rows = int(job.recipe.train.batch_size)
+    seconds = next((p.seconds for p in measured(job, built) if p.rows == rows), None)
+    return f" of {duration(seconds * len(job.prepared.train) / rows)}" if seconds else ""
 
 
 def _millions(base: Base) -> str:

@@ -53,19 +53,26 @@ def paces(
         key: all that the figures depend on besides the machine.
     """
     store = _store(key | {"rows": per_step}, place)
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        return [Pace(**told) for told in json.loads(store.read_bytes())]
-    fullest = sorted(range(len(rows)), key=lambda i: -int(rows.pieces.sizes[rows.members(i)].sum()))
     found: list[Pace] = []
-    for count in divisors(per_step):
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        found = [Pace(**told) for told in json.loads(store.read_bytes())]
+    fullest = sorted(range(len(rows)), key=lambda i: -int(rows.pieces.sizes[rows.members(i)].sum()))
+    held = begin_peak(place)
+    for count in divisors(per_step)[len(found) :]:
         if found and (count * rows.length > MOST_TOKENS[place.type] or _is_enough(found)):
             break
         if found and predicted(found, count) > SHARE * free_bytes(place):
+            break  # measured another time, when there is room
+        try:
+            found.append(measure(module, rows, fullest[:count], filler=filler, place=place, held=held))
+        except torch.OutOfMemoryError:
+            module.zero_grad(set_to_none=True)
+            if not found:
+                raise
             break
-        found.append(measure(module, rows, fullest[:count], filler=filler, place=place))
-    with suppress(OSError):
-        store.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(store, canonical_json([asdict(p) for p in found]))
+        with suppress(OSError):
+            store.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(store, canonical_json([asdict(p) for p in found]))
     return found
 
 
@@ -76,21 +83,34 @@ def chosen(found: Sequence[Pace], free: int) -> Pace:
     return next(p for p in fitting if p.speed >= NEAR * best)
 
 
-def measure(module: nn.Module, rows: Rows, which: Sequence[int], *, filler: int, place: torch.device) -> Pace:
-    """The better of two runs of one micro-batch; the first one also makes what is kept."""
+def measure(
+    module: nn.Module,
+    rows: Rows,
+    which: Sequence[int],
+    *,
+    filler: int,
+    place: torch.device,
+    held: int | None = None,
+) -> Pace:
+    """The better of two runs of one micro-batch; the first one also makes what is kept.
+
+    Args:
+        held: bytes held before the first of several measurements, as an allocator gives little back.
+    """
     batch = {k: torch.from_numpy(v).to(place) for k, v in stack([rows[i] for i in which], filler).items()}
     was_training = module.training
     module.train()
     least, most = float("inf"), 0
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
         for _ in range(2):
-            held = _begin_peak(place)
+            before = begin_peak(place)
+            held = before if held is None else held
             begun = time.perf_counter()
             module(**batch)["loss"].backward()
             if place.type == "cuda":
                 torch.cuda.synchronize(place)
             least = min(least, time.perf_counter() - begun)
-            most = max(most, _peak(place) - held)
+            most = max(most, peak(place) - held)
             module.zero_grad(set_to_none=True)
     module.train(was_training)
     tokens = int(rows.pieces.sizes[[k for i in which for k in rows.members(i)]].sum())
@@ -103,8 +123,19 @@ def predicted(found: Sequence[Pace], rows: int) -> int:
     if len(found) < 2:
         return last.bytes * rows // last.rows
     before = found[-2]
-    each = max(0, last.bytes - before.bytes) / (last.rows - before.rows)
+    # what was given back by the smaller one and taken again hides a part of the growth
+    each = max(last.bytes - before.bytes, last.bytes // 2) / (last.rows - before.rows)
     return int(last.bytes + each * (rows - last.rows))
+
+
+def duration(seconds: float) -> str:
+    """``41 s``, ``1 min 30 s``, ``3 h 12 min``."""
+    whole = round(seconds)
+    if whole < 100:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s" if whole < 600 else f"{round(whole / 60)} min"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def divisors(rows: int) -> list[int]:
@@ -129,10 +160,12 @@ def free_bytes(place: torch.device) -> int:
     from adapterkit.model.quantize import free_memory
 
     free = free_memory(place)
+    if place.type == "cuda":  # what torch holds and does not use can be had too
+        free = (free or 0) + torch.cuda.memory_reserved(place) - torch.cuda.memory_allocated(place)
     return free if free is not None else 1 << 62
 
 
-def _begin_peak(place: torch.device) -> int:
+def begin_peak(place: torch.device) -> int:
     """Bytes held now; the peak counts from here on."""
     if place.type == "cuda":
         torch.cuda.reset_peak_memory_stats(place)
@@ -142,7 +175,7 @@ def _begin_peak(place: torch.device) -> int:
     return _status("VmRSS")
 
 
-def _peak(place: torch.device) -> int:
+def peak(place: torch.device) -> int:
     if place.type == "cuda":
         return int(torch.cuda.max_memory_allocated(place))
     return _status("VmHWM")

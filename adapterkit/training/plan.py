@@ -6,6 +6,7 @@ recipe -> base -> text -> rows -> a Job; trains nothing and writes nothing.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from adapterkit import files
 from adapterkit.data.prepare import Prepared, prepare
 from adapterkit.data.sources import Documents
-from adapterkit.errors import NameTaken, Unsupported
+from adapterkit.errors import NameTaken, RecipeError, Unsupported
 from adapterkit.generation.generator import check_base
 from adapterkit.model import base as bases
 from adapterkit.model import quantize
@@ -34,6 +35,7 @@ from adapterkit.training.resolve import resolve, row_length
 from adapterkit.training.start import onward
 
 SAME_TEXT = 0.1  # share of common documents from which two texts are versions of one
+PROMPTS = 6_000  # characters, all together: a manifest holds them
 MARKS = 2000  # documents of a text that are remembered, to know it again
 # Keys of ``train`` that change how fast, where and how safely something is learned, but not what.
 FREE = ("device", "batch_size", "log_steps", "save_steps", "report_to", "fast", "gradient_checkpointing")
@@ -105,7 +107,17 @@ def plan(
     recipe = loaded.recipe
     chosen = check_name(name) if name is not None else check_name(suggest_name(loaded.name))
     store = registry if isinstance(registry, Registry) else Registry(registry)
+    if len(json.dumps(recipe.sample.prompts)) > PROMPTS:
+        raise RecipeError(
+            f"'sample.prompts' are longer than {PROMPTS:,} characters together.",
+            hint="fewer or shorter prompts",
+        )
     device = choose(recipe.train.device, recipe.train.precision, training=True)
+    if os.environ.get("WORLD_SIZE", "1") != "1":  # set by torchrun and accelerate launch
+        raise Unsupported(
+            f"training by {os.environ['WORLD_SIZE']} processes at once is not there yet.",
+            hint="start it as one process: adapterkit train ...",
+        )
     if device.place.index:
         raise Unsupported(
             f"training runs on the first GPU that it sees, not on {device.place}.",

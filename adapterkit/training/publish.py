@@ -22,12 +22,14 @@ from adapterkit.model.base import Base
 from adapterkit.recipe.schema import target_modules
 from adapterkit.registry.card import card
 from adapterkit.registry.version import Metrics, Version
-from adapterkit.scoring.verdict import train_loss, verdict
+from adapterkit.scoring.verdict import COPIED, train_loss, verdict
 from adapterkit.training.events import Said, Sampled
 from adapterkit.training.plan import Job, document_marks
 from adapterkit.training.report_page import Account, page
 from adapterkit.training.sampling import Samples, write_samples
 from adapterkit.training.trainer import Curve
+
+NAMED = 20  # sources of a text that a manifest names
 
 
 def publish(job: Job, folder: Path, curve: Curve, fresh: bool) -> Version:
@@ -41,7 +43,8 @@ def publish(job: Job, folder: Path, curve: Curve, fresh: bool) -> Version:
     losses = _losses(job, folder)
     manifest = _manifest(job, losses, samples)
     (folder / "README.md").write_text(
-        card(manifest, () if samples.quote else samples.shown), encoding="utf-8"
+        card(manifest, () if samples.quote or samples.copied_words > COPIED else samples.shown),
+        encoding="utf-8",
     )
     (folder / "history.json").write_text(json.dumps([asdict(p) for p in curve.points]))
     told = {
@@ -178,6 +181,8 @@ def _source_names(job: Job) -> Any:
     """The source without any path of this machine."""
     source = job.recipe.data.source
     names = [_without_place(s) for s in ([source] if isinstance(source, str) else source)]
+    if len(names) > NAMED:  # a manifest is small; on this machine the cache knows them all
+        names = [*names[: NAMED - 1], f"and {len(names) - NAMED + 1:,} more"]
     return names[0] if len(names) == 1 else names
 
 

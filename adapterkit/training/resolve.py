@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from adapterkit.model.device import Device  # imports torch, which describe does without
 
 PASSES, LEAST_STEPS = 20, 60  # of epochs: auto
+PATIENCE = 3  # tests without a better one before epochs: auto stops
 PASSES_UNTESTED = 5  # nothing would stop it from copying
 RATES = {"lora": 2e-4, "full": 5e-5}
 SAVED = {"cpu": 50_000, "cuda": 1_000_000}  # tokens learned between checkpoints: about a minute's work

@@ -55,14 +55,17 @@ def check_disk(recipe: Recipe, base: Base, root: Path, name: str) -> None:
         )
 
 
-def check_memory(recipe: Recipe, base: Base, device: Device) -> None:
+def check_memory(recipe: Recipe, base: Base, device: Device, rows: int) -> None:
     """Refuse a run whose smallest piece can't fit. A plain estimate that errs to the low side.
+
+    Args:
+        rows: of the smallest piece that may be taken.
 
     Raises:
         OutOfMemory: with what is needed and free.
     """
     free = free_memory(device.place)
-    needed = _memory(recipe, base, device)
+    needed = _memory(recipe, base, device, rows)
     if free is not None and free < needed:
         raise OutOfMemory(
             f"training needs about {files.human_size(needed)} of memory on {device.place}, "
@@ -72,11 +75,11 @@ def check_memory(recipe: Recipe, base: Base, device: Device) -> None:
         )
 
 
-def _memory(recipe: Recipe, base: Base, device: Device) -> int:
+def _memory(recipe: Recipe, base: Base, device: Device, rows: int) -> int:
     train, dims = recipe.train, base.dims
     precision = "fp32" if recipe.method == "full" else device.precision
     held = base_bytes(base, precision, train.quantize if recipe.method == "lora" else "none")
-    tokens = int(train.batch_size) * int(train.max_length)
+    tokens = rows * int(train.max_length)
     layers = 1 if train.gradient_checkpointing else dims.layers
     each = 4 if device.precision == "fp32" else 2
     trained = trained_numbers(recipe, base) * (STATE if recipe.method == "lora" else STATE - 4)

@@ -19,10 +19,10 @@ from adapterkit.registry import place, runs
 from adapterkit.registry.runs import Run
 from adapterkit.registry.store import Registry
 from adapterkit.registry.version import Version
-from adapterkit.training import checkpoint, room, unfinished
+from adapterkit.training import checkpoint, unfinished
 from adapterkit.training.build import build, with_batch_size
 from adapterkit.training.events import Finished, Listener, Said, ignore
-from adapterkit.training.learn import Learning, base_line
+from adapterkit.training.learn import Learning, base_line, refuse_without_room
 from adapterkit.training.plan import Job, find_same, plan
 from adapterkit.training.publish import publish
 from adapterkit.training.resolve import schedule
@@ -170,6 +170,7 @@ def _answer(job: Job, found: Run | None) -> tuple[Version, bool] | None:
     if same is None or (found is not None and same.number <= found.after):
         return None
     if found is not None:  # killed between publishing and tidying up
+        compare_with_best(job.registry, same, job.prepared, job.base, job.device.place.type)
         found.drop()
     if job.note and job.note != same.note:
         event = {"at": runs.now(), "what": "noted", "version": same.number, "note": job.note}
@@ -214,17 +215,19 @@ def _learn(job: Job, found: Run | None, *, is_fresh: bool = False, ends: bool = 
     """
     check_trackers(job.recipe.train.report_to)
     if found is None:
-        room.check_disk(job.recipe, job.base, job.registry.path, job.name)
-        room.check_memory(job.recipe, job.base, job.device)
+        refuse_without_room(job)
     job.tell(Said(base_line(job)))
+    is_new = False
     built = build(job)
     if found is None:  # stored only when all is decided: whoever takes it up again decides nothing
         job = with_batch_size(job, built) if job.given.train.batch_size == "auto" else job
         place.create(job.registry.path)
-        found = unfinished.begin(job, is_fresh=is_fresh)
+        found, is_new = unfinished.begin(job, is_fresh=is_fresh), True
     job.note = job.note or found.note
-    learning = Learning(job, built, found)
+    found.path.mkdir(parents=True, exist_ok=True)
     with found.held():
+        found = found.write() if is_new else found
+        learning = Learning(job, built, found)
         try:
             with job.registry.staging() as folder:
                 curve = learning.end(folder) if ends else learning.run(folder)

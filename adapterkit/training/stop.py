@@ -48,6 +48,6 @@ def on_signal() -> Iterator[Stop]:
 def interrupted(run: Run) -> Interrupted:
     return Interrupted(
         f"stopped {run.name!r} at step {run.step:,} of {run.steps:,}; nothing is lost.",
-        hint="adapterkit train --resume",
+        hint="adapterkit train --resume" if run.folder else "give the same text to the same command again",
         details={"run": run.id, "step": run.step, "steps": run.steps},
     )

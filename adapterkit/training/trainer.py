@@ -263,7 +263,8 @@ def _arguments(track: Track) -> TrainingArguments:
         bf16=device.precision == "bf16",
         use_cpu=on_cpu,
         dataloader_pin_memory=not on_cpu,
-        optim="adamw_torch_fused",
+        # fused AdamW skips a step of fp16 by itself and tells nobody, so the schedule and Watch would count it
+        optim="adamw_torch" if device.precision == "fp16" else "adamw_torch_fused",
         logging_nan_inf_filter=False,
         remove_unused_columns=False,
         disable_tqdm=True,

@@ -18,6 +18,7 @@ from adapterkit.recipe.schema import Recipe
 from adapterkit.recipe.source import STDIN
 from adapterkit.registry import runs
 from adapterkit.registry.runs import Run
+from adapterkit.training.events import Said
 from adapterkit.training.plan import FREE, Job, with_recipe
 from adapterkit.training.resolve import schedule
 
@@ -25,18 +26,22 @@ from adapterkit.training.resolve import schedule
 def match(job: Job) -> tuple[Job, Run | None]:
     """The job as its unfinished run resolved it, and that run; the job itself and None without one."""
     for run in runs.unfinished(job.registry.path, job.name):
-        frozen = with_recipe(job, _frozen(job, run)) if _is_like(job, run) else job
+        try:
+            frozen = with_recipe(job, _frozen(job, run)) if _is_like(job, run) else job
+        except Unsupported as e:  # its device is gone, as a notebook's GPU
+            job.tell(Said(f"The unfinished run {run.id!r} can't go on here: {e.message}"))
+            continue
         if frozen.made_from == run.made_from:
             return frozen, run
     return job, None
 
 
 def begin(job: Job, *, is_fresh: bool) -> Run:
-    """A new run, stored."""
+    """A new run, not stored yet: only who holds it may do that."""
     versions = job.registry.versions(job.name, deleted=True)
     folder = None if _is_gone(job) else str((job.folder or Path()).absolute())
     now = runs.now()
-    run = Run(
+    return Run(
         name=job.name,
         made_from=job.made_from,
         text=_text(job),
@@ -54,7 +59,6 @@ def begin(job: Job, *, is_fresh: bool) -> Run:
         steps=schedule(job.recipe, len(job.prepared.train)).steps,
         path=runs.place(job.registry.path, job.name, job.made_from),
     )
-    return run.write()
 
 
 def loaded(run: Run) -> Loaded:

@@ -4,7 +4,7 @@ A layer that is cut off from the loss trains without a word and leaves an
 adapter that does nothing. So at the first optimizer step every ``lora_B`` (of a
 full fine-tune every tensor) must have a gradient, and after three steps every
 trained tensor must have other bytes than before. Steps that fp16's scaler
-skipped and steps with a learning rate of 0 do not count.
+skipped and steps of a warm-up with next to no learning rate do not count.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from adapterkit.errors import CheckFailed
 
 STEPS = 3  # lora_A moves from the second on: B is 0 in the first
 SKIPS = 50  # halvings of fp16's first scale of 65,536, after which it would be no number to speak of
+LEAST = 0.05  # of the peak rate; a step at the begin of a long warm-up may be less than float32 can tell
 REPORT = "report this with your versions: adapterkit doctor"
 
 
@@ -54,7 +55,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         if not self._saw_gradients:
             self._check_gradients()
             self._saw_gradients = True
-        if any(group["lr"] > 0 for group in optimizer.param_groups):
+        if any(
+            group["lr"] >= LEAST * args.learning_rate and group["lr"] > 0 for group in optimizer.param_groups
+        ):
             self._steps += 1
         if self._steps >= STEPS:
             self._check_changes()

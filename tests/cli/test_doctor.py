@@ -42,7 +42,7 @@ def test_versions_device_and_places_are_told(cli: Cli, tmp_path: Path) -> None:
     assert "torch 2." in out
     assert "\nDevice: cpu, 2 cores, float32. No CUDA GPU.\n" in out
     assert f"  registry   {tmp_path}/desk/adapters   " in out
-    assert f"  cache      {tmp_path}/cache   " in out
+    assert f"  cache      {os.environ['ADAPTERKIT_CACHE']}   " in out
     assert f"  hub        {tmp_path}/hub   0 B, " in out
 
 

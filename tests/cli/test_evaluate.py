@@ -30,7 +30,7 @@ def here(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Registry:
 
 @pytest.fixture
 def tales(here: Registry, text_file: Path, tiny_base: Path) -> ak.Version:
-    return ak.train(text_file, registry=here, base=str(tiny_base), **QUICK)
+    return ak.train(text_file, registry=here, base=str(tiny_base), lora_targets="attn", **QUICK)
 
 
 SCREEN = """\
@@ -124,8 +124,7 @@ def test_a_text_that_is_gone_is_an_error_whose_hint_works(
     code, _, err = cli("evaluate", "tales")
     assert code == 1
     assert (
-        "error: the text that tales@1 was tested on can't be found again: there is no file or folder 'tales.txt'"
-        in err
+        "error: the text that tales@1 was tested on can't be found again: there is no file or folder" in err
     )
     hint = re.search(r"hint:  adapterkit (.*?)     ", err)
     assert hint is not None

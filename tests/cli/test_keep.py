@@ -160,7 +160,7 @@ def test_list_as_json_has_a_schema_and_every_field(cli: Cli, here: Registry) -> 
     assert (told["schema"], told["registry"]) == (1, str(here.path))
     only = told["versions"][0]
     assert (only["ref"], only["digest"], only["note"], only["is_best"]) == ("noir@1", made.digest, "hi", True)
-    assert only["metrics"]["gain"] == pytest.approx(made.metrics.gain)
+    assert only["metrics"]["gain"] == pytest.approx(made.metrics.improvement)
 
 
 def test_registry_is_named_by_a_flag(cli: Cli, tmp_path: Path) -> None:

@@ -114,11 +114,11 @@ def test_on_a_terminal_there_is_one_bar_with_what_counts(monkeypatch: pytest.Mon
     screen = Screen(quiet=False)
     screen.tell(events.Begun(40, 10, 4.0, step=10))
     screen.tell(events.Stepped(20, 3.58, 830.0))
-    screen.tell(events.Tested(20, 2.0, 3.58, 3.51, True, False))
+    screen.tell(events.Tested(20, 2.0, 3.58, 3.51, True, False, 20, 60.0))
     screen.tell(events.Sampled((Sample("The", " sea was calm."),), 20))
     screen.tell(events.Stepped(30, 3.4, 830.0))
     screen._bar.refresh()
-    screen.tell(events.Tested(40, 4.0, 3.4, 3.6, False, True))
+    screen.tell(events.Tested(40, 4.0, 3.4, 3.6, False, True, 20, 650.0))
     screen.tell(events.Sampled((Sample("The", " end."),)))
     told = re.sub(r"\x1b\[\d*m", "", shown.getvalue())
     bars = [part for part in re.split(r"[\r\n]", told) if "steps" in part]

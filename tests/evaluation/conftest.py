@@ -10,7 +10,7 @@ import pytest
 
 import adapterkit as ak
 from adapterkit.registry.store import Registry
-from tests.conftest import SENTENCES
+from tests.conftest import SENTENCES, fp32_on_every_machine
 
 QUICK = {
     "epochs": 2,
@@ -38,11 +38,12 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Iterator[
         from adapterkit.model.cache import cache_folder
 
         cache_folder.cache_clear()
+        fp32_on_every_machine()
         tales, songs = write_text(folder / "tales.txt"), write_text(folder / "songs.txt", shift=1)
         common = {"base": str(tiny_base), "registry": folder / "adapters", **QUICK}
         ak.train(tales, lora_r=4, **common)
         ak.train(tales, lora_r=2, lora_targets="all", lora_rslora=True, **common)
-        ak.train(songs, lora_r=4, seed=5, **common)
+        ak.train(songs, lora_r=4, lora_targets="all", seed=5, **common)
         ak.train(tales, name="whole", method="full", **common | {"learning_rate": 0.001})
         cache_folder.cache_clear()
     yield folder

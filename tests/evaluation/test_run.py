@@ -17,6 +17,7 @@ import adapterkit as ak
 from adapterkit.errors import BaseMismatch, Damaged, DataError, NotFound, Unsupported, UsageProblem
 from adapterkit.evaluation import places
 from adapterkit.evaluation.events import Event, Said, Scoring
+from adapterkit.model.cache import cache_folder
 from adapterkit.model.tokenizer import Tokenizer
 from adapterkit.registry.store import Registry
 from tests.conftest import SENTENCES
@@ -166,9 +167,9 @@ def test_a_folder_a_glob_and_a_list_are_found_from_anywhere(
     assert score("shelf")[0].held_out == v.metrics.held_out
 
 
-def test_a_note_that_is_torn_is_passed_over(here: Registry, score: Any, tmp_path: Path) -> None:
-    note = tmp_path / "cache" / "places" / f"{here['songs'].metrics.held_out}.json"
-    note.parent.mkdir(parents=True)
+def test_a_note_that_is_torn_is_passed_over(here: Registry, score: Any) -> None:
+    note = cache_folder() / "places" / f"{here['songs'].metrics.held_out}.json"
+    note.parent.mkdir(parents=True, exist_ok=True)
     note.write_text('{"source": [')
     assert len(score("songs")) == 1
 
@@ -315,13 +316,13 @@ def test_the_same_evaluation_again_adds_nothing(here: Registry, score: Any) -> N
 
 
 def test_best_knows_what_was_evaluated(here: Registry, score: Any, tiny_base: Path) -> None:
-    """tales@3 is tested on a file; scored on that file too, the earlier ones can be compared with it."""
+    """tales@3 is tested on a file; the best of before was scored on it too when it was published."""
     write_text(Path("test.txt"), shift=2, count=30)
     common = QUICK | {"learning_rate": 1e-6}
     ak.train(
         Path("tales.txt"), name="tales", registry=here, base=str(tiny_base), validation="test.txt", **common
     )
-    assert here.best("tales").number == 3
+    assert here.best("tales").number != 3
     table = score("tales@1", "tales@2", "tales@3", data="test.txt", document="line")
     assert {row.held_out for row in table} == {here["tales@3"].metrics.held_out}
     assert here.best("tales").number == 1 + min(range(3), key=lambda i: table[i].loss) != 3

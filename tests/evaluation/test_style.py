@@ -46,7 +46,7 @@ def test_trained_adapters_expect_their_own_samples(here: Registry, tiny_base: Pa
 
 
 def test_an_adapter_that_learned_nothing_did_not_take(here: Registry, tiny_base: Path) -> None:
-    still = QUICK | {"learning_rate": 1e-9, "epochs": 1}
+    still = QUICK | {"learning_rate": 1e-6, "epochs": 1}
     ak.train(Path("songs.txt"), name="still", registry=here, base=str(tiny_base), **still)
     assert not style_test(["still"], registry=here, base=str(tiny_base), device="cpu").took(0)
 

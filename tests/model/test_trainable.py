@@ -138,7 +138,7 @@ def test_half_precision_is_put_in_as_float32(base: Base) -> None:
         ({"r": 8}, "the adapter has rank 8, the recipe asks for 4"),
         ({"alpha": 4.0}, "the adapter has scale 1, the recipe asks for 2"),
         ({"rslora": True}, "the adapter has scale 4, the recipe asks for 2"),
-        ({"targets": "mlp"}, "targets mlp.c_fc, mlp.c_proj, the recipe asks for attn.c_attn, attn.c_proj"),
+        ({"targets": "attn"}, "targets attn.c_attn, attn.c_proj, the recipe asks for mlp.c_fc, mlp.c_proj"),
     ],
 )
 def test_an_adapter_of_another_shape_is_not_put_in(lora: dict[str, Any], told: str, base: Base) -> None:

@@ -19,13 +19,14 @@ import pytest
 import torch
 
 import adapterkit as ak
-from adapterkit.errors import AdapterKitError
+from adapterkit.errors import AdapterKitError, RecipeError
 from adapterkit.registry import runs
 from adapterkit.registry.store import Registry
-from adapterkit.training import checkpoint, events, room
+from adapterkit.training import checkpoint, events, room, run
 from adapterkit.training.events import Event
 from adapterkit.training.run import finish, go_on
 from adapterkit.training.stop import Interrupted
+from tests.conftest import SENTENCES
 
 # 9 steps, 3 a pass, a test after each pass, a checkpoint after every second step; dropout on, as by default
 QUICK: dict[str, Any] = {
@@ -534,3 +535,63 @@ def test_checkpoints_damaged_at_any_byte_give_way_to_the_one_before(
         assert bits(learn(copy, on_event=heard.append)) == bits(whole), (path.name, at)
         begun += [e.step == before for e in heard if isinstance(e, events.Begun)]
     assert begun == [True] * 20
+
+
+# --- around the end of a run, and runs that can't go on here ----------------------------
+
+
+def test_a_run_killed_before_the_comparison_is_compared_the_next_time(
+    learn: Callable[..., ak.Version], registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``best`` must not stay at a worse version that nobody compared."""
+    good = learn(registry)
+    worse = {"learning_rate": 1e-5, "validation": 0.3}  # other text is held out
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "compare_with_best", lambda *_: (_ for _ in ()).throw(Pulled()))
+        with pytest.raises(Pulled):
+            learn(registry, **worse)
+    assert registry.latest("tales").number == 2
+    learn(registry, **worse)
+    assert registry.best("tales") == good
+    assert runs.unfinished(registry.path) == []
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_run_whose_device_is_gone_is_said_and_does_not_block(
+    learn: Callable[..., ak.Version], whole: ak.Version, registry: Registry, resume: bool
+) -> None:
+    """A registry taken home from a notebook with a GPU."""
+    with pytest.raises(Pulled):
+        learn(registry, device="auto", precision="auto", on_event=pull(at_step(4)))
+    (there,) = runs.unfinished(registry.path)
+    told = json.loads((there.path / "run.json").read_text())
+    told["recipe"]["train"] |= {"device": "cuda", "precision": "fp16"}
+    (there.path / "run.json").write_text(json.dumps(told))
+    heard: list[Event] = []
+    version = learn(registry, device="auto", precision="auto", resume=resume, on_event=heard.append)
+    assert bits(version) == bits(whole)
+    said = [e.text for e in heard if isinstance(e, events.Said)]
+    assert any("can't go on here: there is no CUDA GPU" in text for text in said)
+
+
+def test_a_text_of_very_many_files_can_be_published(
+    tmp_path: Path, tiny_base: Path, registry: Registry
+) -> None:
+    (tmp_path / "chapters").mkdir()
+    names = []
+    for i in range(300):
+        path = tmp_path / "chapters" / f"chapter-with-a-long-name-number-{i:03}.txt"
+        path.write_text(f"{SENTENCES[i % 8]} {SENTENCES[i // 8 % 8]} {SENTENCES[(i * 5 + 3) % 8]}\n")
+        names.append(path)
+    version = ak.train(names, name="book", registry=registry, base=str(tiny_base), **QUICK | {"epochs": 1})
+    told = version.manifest["data"]["source"]
+    assert len(told) == 20
+    assert told[-1] == "and 281 more"
+    assert ak.evaluate(["book"], registry=registry)[0].loss == pytest.approx(version.metrics.loss, rel=1e-5)
+
+
+def test_prompts_that_no_manifest_can_hold_are_refused_before_a_step(
+    learn: Callable[..., ak.Version], registry: Registry
+) -> None:
+    with pytest.raises(RecipeError, match=r"sample.prompts"):
+        learn(registry, prompts=["The sea " * 1000])

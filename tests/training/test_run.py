@@ -13,6 +13,7 @@ from peft import PeftModel
 from transformers import GPT2LMHeadModel, pipeline
 
 import adapterkit as ak
+from adapterkit.errors import Unsupported
 from adapterkit.recipe.load import from_flags
 from adapterkit.registry.store import Registry
 from adapterkit.training import events
@@ -217,3 +218,11 @@ def test_samples_are_written_at_each_test(registry: Registry, text_file: Path, t
     assert [e.step for e in sampled] == [*tests, None]
     assert {e.samples[0].prompt for e in sampled} == {"Old Tam"}
     assert len({e.samples[0].text for e in sampled}) > 1  # by other weights each time
+
+
+def test_several_processes_are_refused_by_name(
+    text_file: Path, tiny_base: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(Unsupported, match="by 2 processes"):
+        ak.train(text_file, registry=registry, base=str(tiny_base))

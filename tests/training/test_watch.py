@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -198,7 +199,7 @@ def _scaled_steps(module: PackedLoss, watch: Watch, scale: float, most: int) -> 
     for _ in range(most):
         scaler.scale(module(**batch)["loss"]).backward()
         optimizer.step()
-        watch.on_optimizer_step(None, None, None, optimizer=optimizer)
+        watch.on_optimizer_step(SimpleNamespace(learning_rate=1e-2), None, None, optimizer=optimizer)
         skipped.append(bool(optimizer.step_was_skipped))
         optimizer.zero_grad()
     return skipped

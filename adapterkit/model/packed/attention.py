@@ -46,19 +46,35 @@ def _fused(qkv: Tensor, heads: int, where: Layout) -> Tensor:
 def _gather(qkv: Tensor, heads: int, group: Group) -> Tensor:
     """(3, h * n, m, d) of one group."""
     k, width = qkv.shape
-    by_head = qkv.view(k, 3, heads, width // 3 // heads).permute(1, 2, 0, 3)  # (3, h, k, d)
-    return by_head[:, :, group.tokens].view(3, heads * group.n, group.m, -1)
+    shape = (3, heads * group.n, group.m, width // 3 // heads)
+    if group.begin is not None:
+        rows = qkv[group.begin : group.begin + group.n * group.m]
+        return rows.view(group.n, group.m, 3, heads, -1).permute(2, 3, 0, 1, 4).reshape(shape)
+    by_head = qkv.view(k, 3, heads, -1).permute(1, 2, 0, 3)  # (3, h, k, d)
+    return by_head[:, :, group.tokens].view(shape)
 
 
 def _scatter(out: Tensor, mixed: Tensor, group: Group) -> None:
     """Put the rows of a group's (h * n, m, d) in their places in ``out`` (k, e); padding is dropped."""
     heads = mixed.shape[0] // group.n
-    by_head = mixed.view(heads, group.n, group.m, -1)
-    rows = by_head.permute(1, 2, 0, 3).reshape(group.n * group.m, -1)
-    if group.real is None:
+    by_token = mixed.view(heads, group.n, group.m, -1).permute(1, 2, 0, 3)  # (n, m, h, d)
+    if group.begin is not None:
+        out[group.begin : group.begin + group.n * group.m].view(by_token.shape).copy_(by_token)
+        return
+    rows = by_token.reshape(group.n * group.m, -1)
+    if group.among is None:
         out.index_copy_(0, group.tokens, rows)
     else:
-        out.index_copy_(0, group.tokens[group.real], rows[group.real])
+        out.index_copy_(0, group.tokens[group.among], rows[group.among])
+
+
+def _heads_of(grad: Tensor, heads: int, group: Group) -> Tensor:
+    """(h * n, m, d) of a gradient (k, e), 0 at padding."""
+    if group.begin is not None:
+        rows = grad[group.begin : group.begin + group.n * group.m].view(group.n, group.m, heads, -1)
+        return rows.permute(2, 0, 1, 3).reshape(heads * group.n, group.m, -1)
+    g = grad.view(len(grad), heads, -1).transpose(0, 1)[:, group.tokens].reshape(heads * group.n, group.m, -1)
+    return g if group.real is None else g * group.real.view(group.n, group.m, 1).repeat(heads, 1, 1)
 
 
 class _Blocks(torch.autograd.Function):
@@ -70,7 +86,7 @@ class _Blocks(torch.autograd.Function):
         saved: list[Tensor] = []
         for group in where.groups:
             q, k, v = _gather(qkv, heads, group)
-            q = q / math.sqrt(q.shape[-1])
+            q = q / math.sqrt(q.shape[-1])  # not in place: of a piece of one token it is a view of qkv
             mixed = torch.empty_like(q)
             shares = []
             for i in range(0, group.m, BLOCK):
@@ -88,15 +104,12 @@ class _Blocks(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         saved = list(ctx.saved_tensors)
-        width = grad.shape[1]
+        grad, width = grad.contiguous(), grad.shape[1]
         out = grad.new_empty(grad.shape[0], 3, width)
         for group in ctx.where.groups:
             blocks = math.ceil(group.m / BLOCK)
             (q, k, v, mixed, *shares), saved = saved[: 4 + blocks], saved[4 + blocks :]
-            by_head = grad.view(-1, ctx.heads, width // ctx.heads).transpose(0, 1)
-            g = by_head[:, group.tokens].reshape(mixed.shape)
-            if group.real is not None:
-                g = g * group.real.view(group.n, group.m, 1).repeat(ctx.heads, 1, 1)
+            g = _heads_of(grad, ctx.heads, group)
             for i, each in enumerate(_back(q, k, v, mixed, shares, g)):
                 _scatter(out[:, i], each, group)
         return out.view(-1, 3 * width), None, None

@@ -47,18 +47,18 @@ def unfit(model: nn.Module) -> str | None:
     return None
 
 
-def hidden(model: nn.Module, input_ids: Tensor, position_ids: Tensor, where: Layout) -> Tensor:
+def hidden(
+    model: nn.Module, input_ids: Tensor, position_ids: Tensor, where: Layout, dtype: torch.dtype | None = None
+) -> Tensor:
     """Last hidden states of the kept tokens, before the final norm, (k, e) in float32.
 
     Args:
         model: transformers' GPT2LMHeadModel, with PEFT's LoRA layers in it or without.
         input_ids, position_ids: (b, t)
+        dtype: of the matrix products; None takes that of the weights.
     """
     core: Any = model.transformer
-    place = input_ids.device.type
-    dtype = core.wte.weight.dtype
-    if torch.is_autocast_enabled(place):
-        dtype = torch.get_autocast_dtype(place)
+    place, dtype = input_ids.device.type, dtype or core.wte.weight.dtype
     ids, positions = (x.flatten()[where.kept] for x in (input_ids, position_ids))
     with torch.autocast(place, enabled=False):
         x = F.embedding(ids, core.wte.weight).float() + F.embedding(positions, core.wpe.weight).float()

@@ -8,7 +8,7 @@ no arithmetic.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,8 +23,10 @@ class Group:
 
     tokens: Tensor  # (n * m) places among the kept tokens; padding repeats the piece's last one
     real: Tensor | None  # (n * m) bool, False at padding; None when there is none
+    among: Tensor | None  # places of the real ones among the n * m, so that a GPU need not look for them
     n: int
     m: int
+    begin: int | None = None  # where they stand one after the other without padding, the first one's place
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ def layout(position_ids: Tensor, wanted: Tensor | None = None) -> Layout:
     groups = tuple(_groups(offsets, sizes))
     place = position_ids.device
     moved = tuple(
-        Group(g.tokens.to(place), None if g.real is None else g.real.to(place), g.n, g.m) for g in groups
+        replace(g, tokens=g.tokens.to(place), real=_moved(g.real, place), among=_moved(g.among, place))
+        for g in groups
     )
     return Layout(kept.to(place), moved, len(kept) == flat.numel())
 
@@ -69,5 +72,14 @@ def _groups(offsets: Tensor, sizes: Tensor) -> list[Group]:
         along = torch.arange(m)
         real = along < sizes[those, None]
         tokens = offsets[those, None] + along.clamp(max=sizes[those, None] - 1)
-        groups.append(Group(tokens.flatten(), None if real.all() else real.flatten(), len(those), m))
+        flat = None if real.all() else real.flatten()
+        among = None if flat is None else flat.nonzero().flatten()
+        begins = offsets[those]
+        in_line = flat is None and bool((begins[1:] == begins[:-1] + m).all())
+        begin = int(begins[0]) if in_line else None
+        groups.append(Group(tokens.flatten(), flat, among, len(those), m, begin))
     return groups
+
+
+def _moved(tensor: Tensor | None, place: torch.device) -> Tensor | None:
+    return None if tensor is None else tensor.to(place)
