@@ -26,9 +26,9 @@ def test_fifty_steps_on_short_documents_and_samples_end_by_themselves(
         registry=registry,
         base="embedded",
         document="line",
-        epochs=5,
+        epochs=3,
         tokens_per_step=1024,
-        learning_rate=2e-3,
+        learning_rate=5e-3,
     )
     assert version.history()[-1].step <= 55
     assert version.metrics.stops is not None
