@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Said:
-    """A sentence for the person."""
+    """A sentence for the person: what was read, on which device, what was decided."""
 
     text: str
 

@@ -5,22 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from adapterkit.evaluation.events import Read as Read
+from adapterkit.evaluation.events import Said as Said
 from adapterkit.registry.version import Sample, Version
-
-
-@dataclass(frozen=True)
-class Said:
-    """A sentence for the person: what was read, on which device, what was decided."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Read:
-    """So much of the text was read and tokenised; told twice a second while that goes on."""
-
-    documents: int
-    characters: int
 
 
 @dataclass(frozen=True)

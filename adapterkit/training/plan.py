@@ -112,17 +112,7 @@ def plan(
             f"'sample.prompts' are longer than {PROMPTS:,} characters together.",
             hint="fewer or shorter prompts",
         )
-    device = choose(recipe.train.device, recipe.train.precision, training=True)
-    if os.environ.get("WORLD_SIZE", "1") != "1":  # set by torchrun and accelerate launch
-        raise Unsupported(
-            f"training by {os.environ['WORLD_SIZE']} processes at once is not there yet.",
-            hint="start it as one process: adapterkit train ...",
-        )
-    if device.place.index:
-        raise Unsupported(
-            f"training runs on the first GPU that it sees, not on {device.place}.",
-            hint=f"CUDA_VISIBLE_DEVICES={device.place.index} and --device cuda",
-        )
+    device = _device(recipe)
     base = bases.locate(recipe.base, loaded.folder, on_download=lambda line: tell(Said(line)))
     if start is not None:
         check_base(start, base)
@@ -161,6 +151,26 @@ def plan(
     if name is None and loaded.folder is None:
         _refuse_other_text(job)
     return job
+
+
+def _device(recipe: Recipe) -> Device:
+    """Where one process trains.
+
+    Raises:
+        Unsupported: several processes, or another GPU than the first.
+    """
+    device = choose(recipe.train.device, recipe.train.precision, training=True)
+    if os.environ.get("WORLD_SIZE", "1") != "1":  # set by torchrun and accelerate launch
+        raise Unsupported(
+            f"training by {os.environ['WORLD_SIZE']} processes at once is not there yet.",
+            hint="start it as one process: adapterkit train ...",
+        )
+    if device.place.index:
+        raise Unsupported(
+            f"training runs on the first GPU that it sees, not on {device.place}.",
+            hint=f"CUDA_VISIBLE_DEVICES={device.place.index} and --device cuda",
+        )
+    return device
 
 
 def with_recipe(job: Job, recipe: Recipe) -> Job:
