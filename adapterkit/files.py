@@ -10,17 +10,22 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import os
+import platform
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from adapterkit.errors import OutOfSpace
+from adapterkit.errors import Damaged, OutOfSpace, Unsupported
 
 CHUNK = 1 << 20
+log = logging.getLogger("adapterkit")
 
 
 def canonical_json(value: Any) -> bytes:
@@ -42,30 +47,58 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Replace a file by rename, so that it is the old one or the new one."""
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+def write_whole(path: Path, data: bytes, mode: int = 0o644, *, by: Path | None = None) -> None:
+    """Replace a file by rename, so that it is the old one or the new one.
+
+    Args:
+        by: a folder on the same file system to write in first; the file's own when None.
+    """
+    aside = (by or path.parent) / f".{path.name}.{secrets.token_hex(4)}"
     try:
-        with no_space(path), aside.open("wb") as file:
+        with writing(path), aside.open("wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
-            os.chmod(aside, mode)
+            sync_file(file.fileno())
+            set_mode(aside, mode)
             aside.replace(path)
     finally:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # renamed away, or a folder that lets nothing go: gc finds it there
             aside.unlink()
     sync_folder(path.parent)
 
 
+def sync_file(fd: int) -> None:
+    """fsync, where the file system can; a failure of the disk itself is an error.
+
+    After an fsync that failed the pages may be gone, so it is never tried again.
+    """
+    try:
+        os.fsync(fd)
+    except OSError as e:
+        _pass_over(e, "write files through to the disk")
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames inside a folder durable, where the file system can."""
-    with suppress(OSError):  # some network and synchronised drives answer EINVAL or ENOTSUP
+    if os.name == "nt":  # which opens no folders
+        return
+    fd = None
+    try:
         fd = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
+        os.fsync(fd)
+    except OSError as e:
+        _pass_over(e, "write folders through to the disk")
+    finally:
+        if fd is not None:
             os.close(fd)
+
+
+def set_mode(path: Path, mode: int) -> None:
+    """chmod, where the file system has modes: they only guard against slips, sha256 guards the content."""
+    try:
+        os.chmod(path, mode)
+    except OSError as e:
+        _pass_over(e, "keep the modes of files")
 
 
 def sync_tree(folder: Path, file_mode: int) -> None:
@@ -77,13 +110,28 @@ def sync_tree(folder: Path, file_mode: int) -> None:
             continue
         fd = os.open(path, os.O_RDONLY)
         try:
-            os.fsync(fd)
+            sync_file(fd)
         finally:
             os.close(fd)
-        os.chmod(path, file_mode)
+        set_mode(path, file_mode)
     for each in reversed(folders):
-        os.chmod(each, 0o755)
+        set_mode(each, 0o755)
         sync_folder(each)
+
+
+# What file systems answer that have no such thing, as synchronised and network drives do.
+WITHOUT = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EINVAL, errno.EACCES})
+
+
+def _pass_over(e: OSError, what: str) -> None:
+    if e.errno not in WITHOUT:
+        raise e
+    _say_once(what, errno.errorcode.get(e.errno or 0, str(e.errno)))
+
+
+@cache
+def _say_once(what: str, why: str) -> None:
+    log.warning("this file system can't %s (%s): a power cut may lose what was written last.", what, why)
 
 
 def append_line(path: Path, record: dict[str, Any]) -> None:
@@ -91,7 +139,10 @@ def append_line(path: Path, record: dict[str, Any]) -> None:
     line = canonical_json(record) + b"\n"
     fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        os.write(fd, line if _ends_whole(fd) else b"\n" + line)
+        line = line if _ends_whole(fd) else b"\n" + line
+        if os.write(fd, line) < len(line):  # a disk that fills up takes a part; the next line begins anew
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        sync_file(fd)
     finally:
         os.close(fd)
 
@@ -110,15 +161,23 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         return []
     records = []
     for line in path.read_bytes().splitlines():
-        with suppress(ValueError):
-            records.append(json.loads(line))
+        with suppress(ValueError, RecursionError):
+            record = json.loads(line)
+            if isinstance(record, dict):
+                records.append(record)
     return records
+
+
+STAGING = ".staging"
 
 
 @contextmanager
 def staged(root: Path) -> Iterator[Path]:
-    """A fresh folder under ``root/.staging``; whatever is left of it at the end is removed."""
-    folder = root / ".staging" / secrets.token_hex(8)
+    """A fresh folder under ``root/.staging``; whatever is left of it at the end is removed.
+
+    Its name says who fills it, ``<hex>.<process>.<machine>``, so that what a crash left can be told.
+    """
+    folder = root / STAGING / f"{secrets.token_hex(8)}.{os.getpid()}.{machine()}"
     folder.mkdir(parents=True)
     try:
         yield folder
@@ -126,19 +185,62 @@ def staged(root: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def machine() -> str:
+    """This machine's name as far as it fits a file's name."""
+    return re.sub(r"[^A-Za-z0-9-]", "-", platform.node())[:40] or "unknown"
+
+
 @contextmanager
 def no_space(where: Path) -> Iterator[None]:
-    """Turn a full disk into one clear error."""
+    """Turn a disk that is full or fails into one clear error.
+
+    Raises:
+        OutOfSpace: the disk or the quota is full.
+        Damaged: the disk failed (code ``disk``).
+    """
     try:
         yield
     except OSError as e:
-        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            free = shutil.disk_usage(_existing(where)).free
+            raise OutOfSpace(
+                f"no space left on the disk of {shown(where)} ({human_size(free)} free). "
+                "Everything published before is whole.",
+                hint="free some space (adapterkit gc), then run the same command again",
+            ) from e
+        if e.errno == errno.EIO:
+            raise Damaged(
+                f"the disk of {shown(where)} failed ({e.strerror}). Everything published before is as it was.",
+                hint="look after the disk, then run the same command again",
+                code="disk",
+            ) from e
+        raise
+
+
+@contextmanager
+def writing(where: Path) -> Iterator[None]:
+    """``no_space``, and one clear error where nothing may be written.
+
+    Raises:
+        Unsupported: no right to write there (code ``not-writable``).
+    """
+    try:
+        with no_space(where):
+            yield
+    except OSError as e:
+        if e.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-        free = shutil.disk_usage(where.parent if where.parent.exists() else Path.cwd()).free
-        raise OutOfSpace(
-            f"no space left on the disk of {where} ({human_size(free)} free). Everything published before is whole.",
-            hint="free some space, then run the same command again",
+        raise Unsupported(
+            f"{shown(e.filename or where)} may not be written ({e.strerror}).",
+            hint="use an account that may, or another registry: --registry DIR",
+            code="not-writable",
         ) from e
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
 
 
 def human_size(size: float) -> str:

@@ -58,7 +58,7 @@ def _own_places(
     (tmp_path / "home").mkdir()
     (tmp_path / "desk").mkdir()
     monkeypatch.chdir(tmp_path / "desk")
-    from adapterkit.model.cache import cache_folder
+    from adapterkit.cache import cache_folder
 
     cache_folder.cache_clear()
     fp32_on_every_machine()

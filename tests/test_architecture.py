@@ -22,10 +22,11 @@ ROOT = Path(adapterkit.__file__).parent
 # Lowest first. A module imports from a lower row or its own folder; data and model may not meet.
 ROWS = (
     ("errors",),
-    ("files", "refs", "network"),
+    ("files", "refs", "network", "cache"),
     ("recipe",),
     ("registry",),  # beside recipe in the picture, but it reads recipes back from manifests
     ("data", "model"),
+    ("sharing",),
     ("scoring",),
     ("generation",),
     ("evaluation",),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from adapterkit import files
-from adapterkit.errors import OutOfSpace
+from adapterkit.errors import Damaged, OutOfSpace
 
 
 def _fail(number: int) -> object:
@@ -56,7 +56,7 @@ def test_a_failed_write_keeps_the_old_file_and_nothing_beside_it(
     path = tmp_path / "f"
     path.write_bytes(b"old")
     monkeypatch.setattr(os, "fsync", _fail(errno.EIO))
-    with pytest.raises(OSError, match="Input/output"):
+    with pytest.raises(Damaged, match=r"the disk of .*/f failed \(Input/output error\)"):
         files.write_whole(path, b"new")
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == {"f": b"old"}
 
@@ -69,7 +69,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_another_disk_error_is_not_called_a_full_disk(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), files.no_space(tmp_path):
+    with pytest.raises(FileNotFoundError), files.writing(tmp_path):
         (tmp_path / "absent").read_bytes()
 
 

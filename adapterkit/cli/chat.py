@@ -238,7 +238,7 @@ class _line_editing:
         with suppress(ImportError, OSError):
             import readline
 
-            from adapterkit.model.cache import cache_folder
+            from adapterkit.cache import cache_folder
 
             self._file = cache_folder() / "chat-history"
             if self._file.exists():

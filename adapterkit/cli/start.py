@@ -103,7 +103,7 @@ def _device() -> str:
 
 
 def _places(store: Registry) -> dict[str, dict[str, Any]]:
-    from adapterkit.model.cache import cache_folder
+    from adapterkit.cache import cache_folder
 
     hub = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
     named = {"registry": store.path, "cache": cache_folder(), "hub": hub}

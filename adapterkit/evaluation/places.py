@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 
 from adapterkit.files import canonical_json, write_whole
-from adapterkit.model.cache import cache_folder
+from adapterkit.cache import cache_folder
 from adapterkit.recipe.schema import DataSpec
 from adapterkit.recipe.source import STDIN
 

@@ -26,7 +26,7 @@ from adapterkit.errors import DataError
 from adapterkit.evaluation import places
 from adapterkit.evaluation.events import Listener, Read, Said
 from adapterkit.model.base import Base
-from adapterkit.model.cache import text_folder
+from adapterkit.cache import text_folder
 from adapterkit.model.tokenizer import Tokenizer
 from adapterkit.recipe.load import Loaded
 from adapterkit.recipe.schema import DataSpec

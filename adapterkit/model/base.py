@@ -20,9 +20,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from adapterkit.cache import cache_folder
 from adapterkit.errors import Damaged, NotFound, Unsupported
 from adapterkit.files import canonical_json, sha256_bytes, write_whole
-from adapterkit.model.cache import cache_folder
 from adapterkit.registry import tensorfile
 from adapterkit.registry.strict import Dims
 

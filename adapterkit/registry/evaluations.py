@@ -16,19 +16,9 @@ from typing import Any
 
 from adapterkit import files
 from adapterkit.registry.version import Version
+from adapterkit.registry.version import Yardstick as Yardstick
 
 FILE = "evaluations.jsonl"
-
-
-@dataclass(frozen=True)
-class Yardstick:
-    """What must be equal for two losses to be comparable."""
-
-    held_out: str  # fingerprint of the targets
-    base: str  # of the weights
-    tokenizer: str
-    length: int  # tokens of a row: a long document is cut there and loses what came before
-    packing: str
 
 
 @dataclass(frozen=True)
@@ -44,17 +34,7 @@ class Evaluation:
 
 def yardstick(v: Version) -> Yardstick | None:
     """Of the score in a version's manifest; None where nothing was held out."""
-    if v.metrics.held_out is None:
-        return None
-    base, recipe = v.manifest["base"], v.manifest["recipe"]
-    length = recipe["train"]["max_length"]
-    return Yardstick(
-        held_out=v.metrics.held_out,
-        base=base["weights"],
-        tokenizer=base["tokenizer"],
-        length=length if isinstance(length, int) else 0,
-        packing=recipe["data"]["packing"],
-    )
+    return v.facts.by
 
 
 def record(root: Path, name: str, taken: Evaluation) -> None:
@@ -67,18 +47,14 @@ def record(root: Path, name: str, taken: Evaluation) -> None:
     told = asdict(taken)
     told |= told.pop("by")
     path = root / name / FILE
-    if any({k: v for k, v in line.items() if k != "at"} == told for line in _lines(path)):
+    if any({k: v for k, v in line.items() if k != "at"} == told for line in files.read_lines(path)):
         return
     files.append_line(path, {"at": datetime.now(UTC).isoformat(timespec="seconds"), **told})
 
 
 def loss_by(root: Path, v: Version, by: Yardstick) -> float | None:
     """A version's loss by this yardstick, at publication or later; None when it was never so measured."""
-    if yardstick(v) == by:
-        return v.metrics.loss
-    later = _lines(root / v.name / FILE)
-    found = [line["loss"] for line in later if line.get("digest") == v.digest and _fits(line, by)]
-    return float(found[-1]) if found else None
+    return v.metrics.loss if yardstick(v) == by else _later(root / v.name / FILE, by).get(v.digest)
 
 
 def best_of(root: Path, versions: Sequence[Version]) -> Version:
@@ -89,14 +65,19 @@ def best_of(root: Path, versions: Sequence[Version]) -> Version:
     """
     latest = versions[-1]
     by = yardstick(latest)
-    if by is None:
+    if by is None or len(versions) == 1:
         return latest
-    measured = [(loss, v) for v in versions if (loss := loss_by(root, v, by)) is not None]
+    later = _later(root / latest.name / FILE, by)
+    losses = [(v.metrics.loss if yardstick(v) == by else later.get(v.digest), v) for v in versions]
+    measured = [(loss, v) for loss, v in losses if loss is not None]
     return min(measured, key=lambda pair: (pair[0], -pair[1].number))[1] if measured else latest
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [line for line in files.read_lines(path) if isinstance(line, dict)]
+def _later(path: Path, by: Yardstick) -> dict[str, float]:
+    """By digest the last loss that was measured so after publication."""
+    return {
+        str(line.get("digest")): float(line["loss"]) for line in files.read_lines(path) if _fits(line, by)
+    }
 
 
 def _fits(line: dict[str, Any], by: Yardstick) -> bool:

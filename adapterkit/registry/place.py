@@ -34,7 +34,12 @@ def create(root: Path) -> None:
     """Make the folder and its marker, unless they are there."""
     root.mkdir(parents=True, exist_ok=True)
     if not (root / MARKER).exists():
-        write_whole(root / MARKER, marker())
+        write(root)
+
+
+def write(root: Path) -> None:
+    """The marker, anew."""
+    write_whole(root / MARKER, marker())
 
 
 def marker() -> bytes:
@@ -48,8 +53,10 @@ def check(root: Path) -> None:
     if not path.exists():
         return
     try:
-        body = json.loads(path.read_bytes())
-        whole = body.pop("sha256") == sha256_bytes(canonical_json(body))
+        raw = path.read_bytes()
+        body = json.loads(raw)
+        whole = canonical_json(body) + b"\n" == raw
+        whole &= body.pop("sha256") == sha256_bytes(canonical_json(body))
         schema = int(body["schema"])
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         whole, schema = False, 0

@@ -118,6 +118,19 @@ def unfinished(root: Path, name: str | None = None) -> list[Run]:
     return sorted(found, key=lambda run: run.saved, reverse=True)
 
 
+def is_process(pid: int) -> bool:
+    """Whether this machine runs a process of that number; a stranger's counts too."""
+    if os.name == "nt":  # where signal 0 would end it
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return pid > 0
+
+
 def find(root: Path, which: str | None) -> Run:
     """The run that a person means by its name or its folder's; without a word the newest.
 

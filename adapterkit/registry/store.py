@@ -1,40 +1,55 @@
-"""The registry itself: find versions by ref, publish new ones.
+"""The registry itself: find versions by ref, publish new ones, keep them.
 
 Layout under the root, normally ``adapters/``::
 
     registry.json            marks the folder
+    renames.jsonl            names that changed
     <name>/<n>/              one version, committed by one rename, never edited
     <name>/aliases/<alias>   {"version", "digest", "sha256"}
     <name>/log.jsonl         what happened, when (notes too)
     <name>/evaluations.jsonl scores taken later
+    .runs/<name>-<hex>/      unfinished training
     .staging/<hex>/          every write begins here, on the same file system
 
-The rename of a finished folder onto a name that must not exist is the commit:
-a folder that is there is never empty, so the rename fails and the writer takes
-the next number. No correctness from locks. Never imports torch.
+How a folder becomes a version: ``commit``; markers: ``keeping``; leftovers:
+``collect``. No correctness from locks. Never imports torch.
 """
 
 from __future__ import annotations
 
-import errno
-import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from adapterkit import files
-from adapterkit.errors import AdapterKitError, Damaged, NotFound, Unsupported, nearest
-from adapterkit.refs import NAME, Ref, check_name, looks_like_digest, parse_ref
-from adapterkit.registry import evaluations, place, version
-from adapterkit.registry.version import MANIFEST, Version
+from adapterkit.errors import Damaged, NotFound, Unsupported
+from adapterkit.refs import Ref, check_name, parse_ref
+from adapterkit.registry import (
+    aliases,
+    check,
+    collect,
+    commit,
+    journal,
+    keeping,
+    missing,
+    place,
+    renames,
+    shelf,
+    version,
+)
+from adapterkit.registry.check import Problem
+from adapterkit.registry.collect import GcReport
+from adapterkit.registry.reading import Reader
+from adapterkit.registry.slots import Slot
+from adapterkit.registry.version import Version
 
 WEIGHTS = {"lora": "adapter_model.safetensors", "full": "model.safetensors"}
 
 
-class Registry:
+class Registry(Reader):
     """Versions of adapters in a folder.
 
     Args:
@@ -43,94 +58,31 @@ class Registry:
     """
 
     def __init__(self, path: Path | str | None = None) -> None:
-        self.path = place.find(path)
-        place.check(self.path)
-
-    def __repr__(self) -> str:
-        return f"Registry({str(self.path)!r})"
-
-    def __contains__(self, ref: str) -> bool:
-        try:
-            self[ref]
-        except NotFound:
-            return False
-        return True
-
-    def __getitem__(self, ref: str) -> Version:
-        """The version a ref means.
-
-        Raises:
-            NotFound: no such name, version or alias.
-            Damaged: its manifest, or the alias, is torn or changed.
-        """
-        wanted = parse_ref(ref)
-        found, damaged = self._read(wanted.name)
-        alive = [v for v in found if not v.deleted]
-        self._refuse_damaged(wanted, alive, damaged)
-        if not alive:
-            raise self._no_name(wanted)
-        match = self._match(wanted, alive, found)
-        if match is None:
-            there = ", ".join(str(v.number) for v in alive)
-            raise NotFound(
-                f"{wanted.name} has no version {wanted.version!r}; it has {there}.",
-                hint=f"adapterkit list {wanted.name} --all",
-                details={"name": wanted.name, "versions": [v.number for v in alive]},
-            )
-        return match
-
-    def names(self) -> list[str]:
-        if not self.path.is_dir():
-            return []
-        return sorted(p.name for p in self.path.iterdir() if NAME.fullmatch(p.name) and p.is_dir())
-
-    def versions(self, name: str | None = None, *, deleted: bool = False) -> list[Version]:
-        """All whole versions by name and number; the deleted ones only when asked for.
-
-        A damaged one does not stand in the way of the others: ``problems`` names
-        it, and asking for it raises.
-        """
-        if name is None:
-            return [v for each in self.names() for v in self.versions(each, deleted=deleted)]
-        return [v for v in self._read(name)[0] if deleted or not v.deleted]
-
-    def problems(self, name: str | None = None) -> list[AdapterKitError]:
-        """What is wrong with versions and aliases that can't be read."""
-        found: list[AdapterKitError] = []
-        for each in [name] if name else self.names():
-            found += [*self._read(each)[1].values(), *self._read_aliases(each)[1]]
-        return found
-
-    def latest(self, name: str) -> Version:
-        return self[name]
-
-    def best(self, name: str) -> Version:
-        """Lowest held-out loss among those scored on the text and base that ``latest`` was scored on."""
-        alive = self.versions(name)
-        if not alive:
-            raise self._no_name(Ref(name))
-        return evaluations.best_of(self.path, alive)
-
-    def aliases(self, name: str) -> dict[str, int]:
-        """The user's own aliases of a name and the numbers they mean, without damaged ones."""
-        return self._read_aliases(name)[0]
-
-    def log(self, name: str) -> list[dict[str, Any]]:
-        return files.read_lines(self.path / name / "log.jsonl")
-
-    # --- writing ---
+        super().__init__(path)
+        self._contents: dict[tuple[str, int, int], str] = {}  # by name, number, inode: neither ever changes
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
         """A folder to fill and then ``publish``; removed if that does not happen."""
-        place.create(self.path)
-        with files.no_space(self.path), files.staged(self.path) as folder:
-            yield folder
+        with ExitStack() as left:
+            with files.writing(self.path):
+                place.create(self.path)
+                folder = left.enter_context(files.staged(self.path))
+            with files.no_space(self.path):
+                yield folder
 
     def publish(
-        self, folder: Path, manifest: dict[str, Any], *, note: str = "", fresh: bool = False
+        self,
+        folder: Path,
+        manifest: dict[str, Any],
+        *,
+        note: str = "",
+        fresh: bool = False,
+        number: int | None = None,
+        sealed: bool = False,
+        name: str | None = None,
     ) -> Version:
-        """Commit a filled staging folder as the next version of ``manifest["name"]``.
+        """Commit a filled staging folder as a version of ``manifest["name"]``.
 
         The same content published again returns the version that exists.
 
@@ -138,170 +90,189 @@ class Registry:
             folder: from ``staging``; its files outside ``private/`` are digested.
             manifest: all but schema, version, created, files and digest.
             fresh: commit a new number even when the content is there already.
+            number: commit exactly this one; None takes the next.
+            sealed: the manifest is whole and kept byte for byte, as an import's is.
+            name: another than the manifest's: what an adapter is called now.
+
+        Raises:
+            NameTaken: the number is another version's.
+            Damaged: a sealed manifest does not fit the files.
         """
-        name = check_name(manifest["name"])
-        weights = files.sha256_file(folder / WEIGHTS[manifest["kind"]])
-        base = {k: manifest["base"][k] for k in ("weights", "config", "tokenizer")}
-        content = files.sha256_bytes(files.canonical_json([manifest["kind"], base, weights]))
-        whole = manifest | {
-            "schema": version.SCHEMA,
-            "min_reader": version.SCHEMA,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "content": content,
-            "files": _digests(folder),
-        }
-        number, is_new = self._commit(folder, whole, fresh)
-        if not is_new:
-            return self[f"{name}@{number}"]
-        event = {"at": whole["created"], "what": "published", "version": number, "note": note}
-        files.append_line(self.path / name / "log.jsonl", event)
-        return self[f"{name}@{number}"]
+        name = check_name(name or manifest["name"])
+        whole = _checked(folder, manifest) if sealed else _described(folder, manifest)
 
-    def _commit(self, folder: Path, manifest: dict[str, Any], fresh: bool) -> tuple[int, bool]:
-        """The number under which it stands now, and whether it is new."""
-        home = self.path / manifest["name"]
-        while True:
-            if not fresh and (same := self._same(manifest["name"], manifest["content"])):
-                return same, False  # looked up in every round: another writer may have published it meanwhile
-            number = max((n for n, _ in self._folders(manifest["name"])), default=0) + 1
-            sealed = version.seal(manifest | {"version": number})
-            path = folder / MANIFEST
-            with suppress(FileNotFoundError):
-                path.unlink()
-            data = files.canonical_json(sealed)
-            if len(data) > version.MAX_MANIFEST:
-                raise Unsupported(
-                    f"the manifest would be {len(data):,} bytes, over {version.MAX_MANIFEST:,}.",
-                    hint="fewer or shorter sources and sample.prompts in the recipe",
-                )
-            path.write_bytes(data)
-            files.sync_tree(folder, file_mode=0o444)
-            home.mkdir(exist_ok=True)
-            try:
-                os.rename(folder, home / str(number))
-            except OSError as e:
-                with suppress(OSError):
-                    home.rmdir()  # a name without a version; a folder that holds anything stays
-                if e.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                    continue  # another writer took the number between the look and the rename
-                raise
-            files.sync_folder(home)
-            files.sync_folder(self.path)
-            return number, True
+        def same(listed: list[Slot]) -> int | None:
+            return None if fresh else self._same(name, whole, listed, number)
 
-    def _same(self, name: str, content: str) -> int | None:
-        return max((v.number for v in self.versions(name) if v.manifest["content"] == content), default=None)
+        with files.writing(self.path):
+            work = commit.Work(self.path, name, folder, whole, number, sealed, same)
+            number, is_new = commit.commit(work)
+        v = self._committed(name, number)
+        if is_new:
+            what = "imported" if sealed or whole["lineage"]["how"] == "import" else "published"
+            journal.record_done(self.path, v.name, what, v.number, note=note)
+        return shelf.noted(v, note) if is_new else v
 
-    # --- looking up ---
+    def record(self, name: str, what: str, number: int | None = None, **more: Any) -> None:
+        """Note in a name's log what was done."""
+        journal.record_done(self.path, name, what, number, **more)
 
-    def _folders(self, name: str) -> list[tuple[int, Path]]:
-        home = self.path / name
-        if not home.is_dir():
-            return []
-        return sorted((int(p.name), p) for p in home.iterdir() if p.name.isascii() and p.name.isdigit())
+    def alias(self, ref: str, alias: str) -> Version:
+        """Set or move an alias to the version a ref means."""
+        aliases.check(alias)
+        v = self[ref]
+        with files.writing(self.path):
+            aliases.write(self.path, v.name, alias, aliases.Target(v.number, v.digest))
+        journal.record_done(self.path, v.name, "alias", v.number, alias=alias)
+        return v
 
-    def _notes(self, name: str) -> dict[int, str]:
-        return {e["version"]: e["note"] for e in self.log(name) if e.get("note") and "version" in e}
+    def unalias(self, name: str, alias: str) -> None:
+        """Take an alias away, also one that is damaged."""
+        if not aliases.exists(self.path, name, alias):
+            raise missing.alias(self, name, alias)
+        with files.writing(self.path), suppress(FileNotFoundError):
+            aliases.remove(self.path, name, alias)
+        journal.record_done(self.path, name, "alias-removed", alias=alias)
 
-    def _read(self, name: str) -> tuple[list[Version], dict[int, AdapterKitError]]:
-        """The versions of a name, and by number the errors of those that can't be read."""
-        notes, found = self._notes(name), []
-        damaged: dict[int, AdapterKitError] = {}
-        for number, folder in self._folders(name):
-            try:
-                found.append(version.read(folder, notes.get(number, "")))
-            except (Damaged, Unsupported) as e:  # unsupported: written by a newer AdapterKit
-                if not (folder / "deleted").exists():
-                    damaged[number] = e
-        return found, damaged
+    def note(self, ref: str, text: str) -> Version:
+        """Write a note beside a version; an empty one takes it away."""
+        v = self[ref]
+        with files.writing(self.path):
+            journal.record(self.path, v.name, "note", v.number, note=text)
+        return shelf.noted(v, text) if text else self[v.ref]
 
-    def _read_aliases(self, name: str) -> tuple[dict[str, int], list[AdapterKitError]]:
-        folder, found = self.path / name / "aliases", {}
-        damaged: list[AdapterKitError] = []
-        for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-            if path.name.startswith("."):
-                continue
-            try:
-                found[path.name] = self._alias(path)
-            except Damaged as e:
-                damaged.append(e)
-        return found, damaged
+    def rename(self, name: str, new: str) -> list[Version]:
+        """Call an adapter otherwise, with all its versions, aliases, scores and log."""
+        check_name(new, typed=f"adapterkit rename {name}")
+        self[name]
+        with files.writing(self.path):
+            renames.rename(self.path, name, new)
+        journal.record_done(self.path, new, "renamed", None, **{"from": name})
+        return self.versions(new)
 
-    def _refuse_damaged(
-        self, wanted: Ref, alive: list[Version], damaged: Mapping[int, AdapterKitError]
-    ) -> None:
-        """A ref to a version that can't be read must not quietly mean another one."""
-        which = wanted.version
-        if which in (None, "latest", "best") or not alive:
-            number = max([*damaged, *(v.number for v in alive)], default=0)
-        elif which is not None and which.isdigit() and len(which) < 7:
-            number = int(which)
-        else:
-            number = self.aliases(wanted.name).get(which or "", 0)
-        if number in damaged:
-            raise damaged[number]
+    def delete(self, ref: str, *, force: bool = False) -> Version:
+        """Hide a version, to be undone by ``restore`` for seven days.
 
-    def _match(self, wanted: Ref, alive: list[Version], every: list[Version]) -> Version | None:
-        which = wanted.version
-        if which in (None, "latest"):
-            return alive[-1]
-        if which == "best":
-            return self.best(wanted.name)
-        assert which is not None
-        if which.isdigit() and len(which) < 7:
-            return next((v for v in alive if v.number == int(which)), None)
-        if (self.path / wanted.name / "aliases" / which).is_file():
-            return self._aliased(wanted.name, which, every)
-        if looks_like_digest(which):
-            return next((v for v in alive if v.digest.startswith(which)), None)
+        Args:
+            force: also when an alias means it; the alias is removed.
+
+        Raises:
+            Unsupported: an alias is in the way.
+        """
+        v = self[ref]
+        with files.writing(self.path):
+            return keeping.delete(self.path, v, force)
+
+    def restore(self, ref: str) -> Version:
+        """Undo ``delete``; a bare name means the version of it that was deleted last.
+
+        Raises:
+            NotFound: no such version, or gc has taken its files.
+        """
+        v = keeping.deleted(self, parse_ref(ref))
+        with files.writing(self.path):
+            keeping.restore(self.path, v)
+        return self[v.ref]
+
+    def gc(self, *, dry_run: bool = False, now: bool = False, runs: bool = False) -> GcReport:
+        """Remove leftovers: torn writes, and the files of versions deleted more than seven days ago.
+
+        Args:
+            dry_run: only say what would go.
+            now: also versions deleted since.
+            runs: also unfinished training runs that nobody is training.
+        """
+        with files.writing(self.path):
+            return collect.collect(self.path, self.shelves(), dry_run=dry_run, now=now, runs_too=runs)
+
+    def verify(self, ref: str | None = None) -> list[Problem]:
+        """Every byte against the manifests: of one version, or of all that gc has not taken."""
+        return check.verify(self, ref)
+
+    # --- doors to adapterkit.sharing, which lies above: a foreign adapter's base has to be found and read ---
+
+    def pack(self, ref: str, *, to: Path | str = Path(), half: bool = False) -> Path:
+        """One file to give away: ``NAME-VERSION.adapter.safetensors``."""
+        packed: Path = import_module("adapterkit.sharing.packed").pack(self, ref, to=Path(to), half=half)
+        return packed
+
+    def add(
+        self,
+        source: str | Path,
+        *,
+        name: str | None = None,
+        sha256: str | None = None,
+        base: str | None = None,
+        force_base: bool = False,
+        revision: str | None = None,
+    ) -> Version:
+        """Import a packed file, a PEFT folder or ``hub:ID``."""
+        added: Version = import_module("adapterkit.sharing.incoming").add(
+            self, source, name=name, sha256=sha256, base=base, force_base=force_base, revision=revision
+        )
+        return added
+
+    def _committed(self, name: str, number: int) -> Version:
+        """What was published, also when its name was changed at that very moment."""
+        try:
+            return self._numbered(Ref(name), number)
+        except NotFound:
+            return self._numbered(Ref(renames.now_called(self.path, name) or name), number)
+
+    def _same(self, name: str, whole: dict[str, Any], listed: list[Slot], number: int | None) -> int | None:
+        """The newest version with this content; for a number that is wanted only the very same manifest."""
+        if number is not None:
+            there = [s for s in listed if s.number == number]
+            return number if there and self._digest(there[0]) == whole.get("digest") else None
+        for slot in reversed(listed):
+            key = (name, slot.number, slot.inode)
+            if key not in self._contents:
+                self._contents[key] = self._content(name, slot)
+            is_hidden = any((slot.path / m).exists() for m in (version.DELETED, version.COLLECTED))
+            if self._contents[key] == whole["content"] and not is_hidden:
+                return slot.number
         return None
 
-    def _aliased(self, name: str, alias: str, every: list[Version]) -> Version | None:
-        """The version an alias means, if it is the very one the alias was set for."""
-        path = self.path / name / "aliases" / alias
-        number, digest = self._alias(path), json.loads(path.read_bytes()).get("digest")
-        found = next((v for v in every if v.number == number), None)
-        if found is not None and digest is not None and found.digest != digest:
-            raise Damaged(
-                f"the alias {name}@{alias} was set for another version than {found.ref} is now.",
-                hint=f"rm {path}",
-            )
-        return found
+    def _content(self, name: str, slot: Slot) -> str:
+        known = self._index.get(name, slot)
+        with suppress(Damaged, Unsupported):
+            return known.facts.content if known else str(version.read_manifest(slot.path)["content"])
+        return ""
 
-    def _alias(self, path: Path) -> int:
-        try:
-            told = json.loads(path.read_bytes())
-            whole = told.pop("sha256") == files.sha256_bytes(files.canonical_json(told))
-            number = int(told["version"])
-        except (ValueError, KeyError, AttributeError, TypeError):
-            whole, number = False, 0
-        if not whole:
-            raise Damaged(
-                f"the alias {path.name!r} of {path.parent.parent.name} is damaged.", hint=f"rm {path}"
-            )
-        return number
-
-    def _no_name(self, wanted: Ref) -> NotFound:
-        names = [n for n in self.names() if self.versions(n)]
-        close = nearest(wanted.name, names)
-        elsewhere = Registry(place.home()) if self.path != place.home() and place.home().is_dir() else None
-        more = len([n for n in elsewhere.names() if elsewhere.versions(n)]) if elsewhere else 0
-        also = f"; {files.shown(place.home())} has {more} more" if more else ""
-        hint = f"adapterkit list --all{also}" if names else "train one: adapterkit train FOLDER-OR-FILE"
-        return NotFound(
-            f"no adapter named {wanted.name!r} in {files.shown(self.path)}.",
-            hint=f"did you mean {close!r}?     (all: adapterkit list{also})" if close else hint,
-            details={"name": wanted.name, "known": names, "nearest": close},
-        )
+    def _digest(self, slot: Slot) -> str | None:
+        with suppress(Damaged, Unsupported):
+            v = version.read(slot.path)
+            return None if v.deleted else v.digest
+        return None
 
 
-def _digests(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size and sha256 of every file that ships; ``private/`` is not digested."""
-    shipped = [
-        p for p in sorted(folder.rglob("*")) if p.is_file() and p.relative_to(folder).parts[0] != "private"
-    ]
+def _described(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest with what is found out about the files."""
+    weights = files.sha256_file(folder / WEIGHTS[manifest["kind"]])
     return {
-        p.relative_to(folder).as_posix(): {"size": p.stat().st_size, "sha256": files.sha256_file(p)}
-        for p in shipped
-        if p.name != MANIFEST
+        **manifest,
+        "schema": version.SCHEMA,
+        "min_reader": version.SCHEMA,
+        "created": manifest.get("created") or datetime.now(UTC).isoformat(timespec="seconds"),
+        "content": content(manifest["kind"], manifest["base"], weights),
+        "files": commit.digests(folder),
     }
+
+
+def content(kind: str, base: dict[str, Any], weights: str) -> str:
+    """sha256 of what makes two versions the same: kind, fingerprints of the base, sha256 of the weights' file."""
+    prints = {k: base[k] for k in ("weights", "config", "tokenizer")}
+    return files.sha256_bytes(files.canonical_json([kind, prints, weights]))
+
+
+def _checked(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """A whole manifest, if the files are those it tells of."""
+    if (
+        version.seal(manifest)["digest"] != manifest.get("digest")
+        or commit.digests(folder) != manifest["files"]
+    ):
+        raise Damaged(
+            f"the files of {manifest.get('name')}@{manifest.get('version')} are not those of its manifest.",
+            hint="fetch or copy them again",
+        )
+    return manifest

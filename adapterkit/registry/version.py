@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from adapterkit.errors import Damaged, NotFound, Unsupported
-from adapterkit.files import canonical_json, sha256_bytes, sha256_file
-from adapterkit.recipe.schema import Recipe
-from adapterkit.refs import is_name
+from adapterkit.errors import Damaged, NotFound
+from adapterkit.files import sha256_file
+from adapterkit.registry.manifest import COLLECTED as COLLECTED
+from adapterkit.registry.manifest import DELETED as DELETED
+from adapterkit.registry.manifest import MANIFEST as MANIFEST
+from adapterkit.registry.manifest import MAX_MANIFEST as MAX_MANIFEST
+from adapterkit.registry.manifest import PRIVATE as PRIVATE
+from adapterkit.registry.manifest import SCHEMA as SCHEMA
+from adapterkit.registry.manifest import is_inside as is_inside
+from adapterkit.registry.manifest import parse_manifest as parse_manifest
+from adapterkit.registry.manifest import read_manifest as read_manifest
+from adapterkit.registry.manifest import seal as seal
+from adapterkit.registry.manifest import unreadable as unreadable
 
-SCHEMA = 1
-MAX_MANIFEST = 16 << 10
-MANIFEST = "manifest.json"
+if TYPE_CHECKING:  # pydantic takes half of the start of `list`
+    from adapterkit.recipe.schema import Recipe
 
 
 @dataclass(frozen=True)
@@ -69,32 +80,83 @@ class Sample:
     base_text: str | None = None
 
 
+@dataclass(frozen=True)
+class Yardstick:
+    """What must be equal for two losses to be comparable."""
+
+    held_out: str  # fingerprint of the targets
+    base: str  # of the weights
+    tokenizer: str
+    length: int  # tokens of a row: a long document is cut there and loses what came before
+    packing: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What lists, sorts and finds versions, taken from a manifest."""
+
+    created: datetime
+    kind: Literal["lora", "full"]
+    base: str
+    content: str  # sha256 of kind, base and weights
+    size: int  # bytes of the files that ship
+    metrics: Metrics
+    by: Yardstick | None  # None where nothing was held out
+
+
 @dataclass(frozen=True, eq=False)
 class Version:
-    """An immutable version in a registry. Two are equal when their digests are."""
+    """An immutable version in a registry. Two are equal when their digests are.
+
+    Attributes:
+        name: of the adapter as it is called now.
+        deleted: hidden, by ``delete``.
+        is_collected: ``gc`` has taken its files; the manifest stays.
+    """
 
     name: str
     number: int
     digest: str
     path: Path
-    created: datetime
-    kind: Literal["lora", "full"]
-    base: str
-    manifest: dict[str, Any] = field(repr=False)
+    facts: Facts = field(repr=False)
     note: str = ""
     deleted: bool = False
+    is_collected: bool = False
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """The whole manifest.
+
+        Raises:
+            Damaged: it is not the one that was published, or gone.
+        """
+        return read_manifest(self.path, self.digest)
 
     @property
     def ref(self) -> str:
         return f"{self.name}@{self.number}"
 
     @property
+    def created(self) -> datetime:
+        return self.facts.created
+
+    @property
+    def kind(self) -> Literal["lora", "full"]:
+        return self.facts.kind
+
+    @property
+    def base(self) -> str:
+        return self.facts.base
+
+    @property
     def recipe(self) -> Recipe:
+        from adapterkit.recipe.schema import Recipe
+
         return Recipe.model_validate(self.manifest["recipe"])
 
     @property
     def metrics(self) -> Metrics:
-        return Metrics(**self.manifest["metrics"])
+        return self.facts.metrics
 
     @property
     def lineage(self) -> Lineage:
@@ -104,7 +166,7 @@ class Version:
     @property
     def size(self) -> int:
         """Bytes of the files that ship."""
-        return sum(f["size"] for f in self.manifest["files"].values())
+        return self.facts.size
 
     def history(self) -> list[Point]:
         """The training curve; empty for a version that was not trained here."""
@@ -140,20 +202,41 @@ class Version:
         """Hash the files against the manifest (all, or the one named).
 
         Raises:
-            Damaged: a file is missing or not the one that was published.
+            Damaged: a file is missing, a link, or not the one that was published; or one is there that was not.
         """
         for name, told in self.manifest["files"].items():
             if only and name != only:
                 continue
             path = self.path / name
-            found = sha256_file(path) if path.is_file() else "missing"
+            found = sha256_file(path) if _is_plain(path) else "missing"
             if found != told["sha256"]:
                 raise Damaged(
                     f"{self.ref} is damaged: {name} is not the file that was published "
                     f"(sha256 {found[:8]}, should be {told['sha256'][:8]}).",
-                    hint=f"train it again from its text: adapterkit train SOURCE --name {self.name} --fresh",
+                    hint=self.remedy,
                     details={"ref": self.ref, "file": name, "sha256": found, "expected": told["sha256"]},
                 )
+        if not only and (strange := self._strange()):
+            raise Damaged(
+                f"{self.ref} is damaged: {strange} was not published with it.",
+                hint=f"look at it, then: rm {self.path / strange}",
+                details={"ref": self.ref, "file": strange},
+            )
+
+    @property
+    def remedy(self) -> str:
+        """How a damaged version is had again."""
+        made = "adapterkit train --repeat" if self.manifest["lineage"]["how"] == "train" else ""
+        again = f", or make it again: {made} {self.ref}" if made else ""
+        return f"adapterkit import {self.name}-{self.number}.adapter.safetensors{again}"
+
+    def _strange(self) -> str | None:
+        """A file in the folder that a loader might take for a part of the version."""
+        known = {*self.manifest["files"], MANIFEST, DELETED, COLLECTED, PRIVATE}
+        top = {name.split("/")[0] for name in known}
+        return next(
+            (n for n in sorted(os.listdir(self.path)) if n not in top and not n.startswith(".")), None
+        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Version) and other.digest == self.digest
@@ -165,49 +248,66 @@ class Version:
         return f"{self.ref} {self.digest[:8]}"
 
 
-def seal(manifest: dict[str, Any]) -> dict[str, Any]:
-    """The manifest with its own digest."""
-    body = {k: v for k, v in manifest.items() if k != "digest"}
-    return {**body, "digest": sha256_bytes(canonical_json(body))}
-
-
 def read(folder: Path, note: str = "") -> Version:
     """The version in a folder, after its manifest was checked against its own digest.
 
     Raises:
         Damaged: the manifest is missing, torn or changed.
+        Unsupported: it was written by a newer AdapterKit.
     """
-    path = folder / MANIFEST
+    manifest = read_manifest(folder)
+    is_staged = folder.parent.name == ".staging"
     try:
-        if path.stat().st_size > MAX_MANIFEST:
-            raise ValueError("too long")
-        raw = path.read_bytes()
-        manifest = json.loads(raw)
-        whole = canonical_json(seal(manifest)) == raw
-        if whole and manifest["min_reader"] > SCHEMA:
-            raise Unsupported(
-                f"{path} was written by a newer AdapterKit (format {manifest['schema']}, this one reads {SCHEMA}).",
-                hint="pip install -U adapterkit",
-            )
-        if not whole or not is_name(manifest["name"]):
-            raise ValueError("changed")
-        if folder.name != str(manifest["version"]) and folder.parent.name != ".staging":
+        if folder.name != str(manifest["version"]) and not is_staged:
             raise ValueError(f"it says it is version {manifest['version']}")
-        return Version(
-            name=manifest["name"],
+        marks = {m for m in (DELETED, COLLECTED) if (folder / m).exists()}
+        version = Version(
+            name=manifest["name"] if is_staged else folder.parent.name,
             number=int(manifest["version"]),
             digest=manifest["digest"],
             path=folder,
-            created=datetime.fromisoformat(manifest["created"]),
-            kind=manifest["kind"],
-            base=manifest["base"]["id"],
-            manifest=manifest,
+            facts=_facts(manifest),
             note=note,
-            deleted=(folder / "deleted").exists(),
+            deleted=bool(marks),
+            is_collected=COLLECTED in marks,
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
-        where = f"{folder.parent.name}@{folder.name}"
-        raise Damaged(
-            f"{where} is damaged: its manifest can't be read ({type(e).__name__}: {e}).",
-            hint=f"train it again from its text: adapterkit train SOURCE --name {folder.parent.name} --fresh",
-        ) from e
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise unreadable(folder, e) from e
+    version.__dict__["manifest"] = manifest  # as the property would read it
+    return version
+
+
+def _facts(manifest: dict[str, Any]) -> Facts:
+    metrics = Metrics(**manifest["metrics"])
+    return Facts(
+        created=datetime.fromisoformat(manifest["created"]),
+        kind=manifest["kind"],
+        base=manifest["base"]["id"],
+        content=manifest["content"],
+        size=sum(f["size"] for f in manifest["files"].values()),
+        metrics=metrics,
+        by=_yardstick(manifest, metrics),
+    )
+
+
+def _yardstick(manifest: dict[str, Any], metrics: Metrics) -> Yardstick | None:
+    """Of the score in a manifest."""
+    recipe = manifest.get("recipe")
+    if metrics.held_out is None or not recipe:
+        return None
+    length = recipe["train"]["max_length"]
+    return Yardstick(
+        held_out=metrics.held_out,
+        base=manifest["base"]["weights"],
+        tokenizer=manifest["base"]["tokenizer"],
+        length=length if isinstance(length, int) else 0,
+        packing=recipe["data"]["packing"],
+    )
+
+
+def _is_plain(path: Path) -> bool:
+    """A file of its own: a link may lead anywhere, and mean another file tomorrow."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False

@@ -13,7 +13,7 @@ from adapterkit.data.report import DataReport, report
 from adapterkit.data.sources import Documents
 from adapterkit.errors import DataError
 from adapterkit.model import base as bases
-from adapterkit.model.cache import text_folder
+from adapterkit.cache import text_folder
 from adapterkit.model.tokenizer import Tokenizer
 from adapterkit.recipe.load import Loaded
 from adapterkit.training.events import Listener, Read, Said, ignore

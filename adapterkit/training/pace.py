@@ -20,7 +20,7 @@ from torch import nn
 
 from adapterkit.data.pack import Rows, stack
 from adapterkit.files import canonical_json, sha256_bytes, write_whole
-from adapterkit.model.cache import cache_folder
+from adapterkit.cache import cache_folder
 
 NEAR = 0.95  # of the best speed, which a smaller piece must reach to be taken
 SHARE = 0.6  # of the free memory, which a piece may take: a miss is the out-of-memory killer

@@ -21,7 +21,7 @@ from adapterkit.generation.generator import check_base
 from adapterkit.model import base as bases
 from adapterkit.model import quantize
 from adapterkit.model.base import Base
-from adapterkit.model.cache import text_folder
+from adapterkit.cache import text_folder
 from adapterkit.model.device import Device, choose
 from adapterkit.model.matching import match
 from adapterkit.model.tokenizer import Tokenizer

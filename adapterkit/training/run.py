@@ -12,7 +12,6 @@ from typing import Any
 
 from adapterkit.data.sources import Documents
 from adapterkit.evaluation.against import compare_with_best
-from adapterkit.files import append_line
 from adapterkit.recipe import load as recipes
 from adapterkit.recipe.schema import Recipe
 from adapterkit.registry import place, runs
@@ -173,9 +172,7 @@ def _answer(job: Job, found: Run | None) -> tuple[Version, bool] | None:
         compare_with_best(job.registry, same, job.prepared, job.base, job.device.place.type)
         found.drop()
     if job.note and job.note != same.note:
-        event = {"at": runs.now(), "what": "noted", "version": same.number, "note": job.note}
-        append_line(same.path.parent / "log.jsonl", event)
-        same = job.registry[same.ref]
+        same = job.registry.note(same.ref, job.note)
     return same, True
 
 

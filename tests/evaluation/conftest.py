@@ -35,7 +35,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Iterator[
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ADAPTERKIT_CACHE", str(folder / "cache"))
-        from adapterkit.model.cache import cache_folder
+        from adapterkit.cache import cache_folder
 
         cache_folder.cache_clear()
         fp32_on_every_machine()

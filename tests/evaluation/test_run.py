@@ -17,7 +17,7 @@ import adapterkit as ak
 from adapterkit.errors import BaseMismatch, Damaged, DataError, NotFound, Unsupported, UsageProblem
 from adapterkit.evaluation import places
 from adapterkit.evaluation.events import Event, Said, Scoring
-from adapterkit.model.cache import cache_folder
+from adapterkit.cache import cache_folder
 from adapterkit.model.tokenizer import Tokenizer
 from adapterkit.registry.store import Registry
 from tests.conftest import SENTENCES

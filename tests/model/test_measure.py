@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from adapterkit.model import measure
-from adapterkit.model.cache import cache_folder
+from adapterkit.cache import cache_folder
 
 
 def _kept() -> list[Path]:

@@ -23,7 +23,7 @@ def _marker(root: Path, body: object) -> None:
     told = body
     if isinstance(body, dict):
         told = {**body, "sha256": sha256_bytes(canonical_json(body))}
-    (root / place.MARKER).write_text(json.dumps(told))
+    (root / place.MARKER).write_bytes(canonical_json(told) + b"\n")
 
 
 def test_a_path_that_is_given_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

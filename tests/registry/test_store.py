@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
 import subprocess
 import sys
@@ -14,8 +13,8 @@ from threading import Barrier
 import pytest
 
 from adapterkit import files
-from adapterkit.errors import AdapterKitError, Damaged, NotFound
-from adapterkit.registry import store, tensorfile
+from adapterkit.errors import AdapterKitError, Damaged, NotFound, Unsupported
+from adapterkit.registry import slots, tensorfile
 from adapterkit.registry.store import Registry
 from adapterkit.registry.version import Metrics, Version
 from tests.versions import FINGERPRINTS, manifest_of, publish, tensors
@@ -185,8 +184,9 @@ def test_a_deleted_version_is_neither_latest_nor_best(registry: Registry) -> Non
 def test_a_deleted_version_is_not_found_by_its_number(registry: Registry) -> None:
     publish(registry, "noir", seed=1)
     _delete(publish(registry, "noir", seed=2))
-    with pytest.raises(NotFound, match=r"noir has no version '2'; it has 1\."):
+    with pytest.raises(NotFound, match=r"noir@2 was deleted\.") as caught:
         registry["noir@2"]
+    assert caught.value.hint == "adapterkit restore noir@2"
 
 
 def test_a_deleted_version_is_listed_when_asked_for(registry: Registry) -> None:
@@ -283,7 +283,7 @@ def test_the_note_stays_with_its_version(registry: Registry) -> None:
 
 def test_the_log_says_what_was_published(registry: Registry) -> None:
     publish(registry, "noir", note="first try")
-    told = [(e["what"], e["version"], e["note"]) for e in registry.log("noir")]
+    told = [(e.what, e.version, e.more["note"]) for e in registry.log("noir")]
     assert told == [("published", 1, "first try")]
 
 
@@ -386,8 +386,8 @@ def test_a_publish_that_fails_at_the_rename_leaves_no_version(
         raise PermissionError(13, "no")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store.os, "rename", refuse)
-        with pytest.raises(PermissionError):
+        patch.setattr(slots.Home, "take", refuse)
+        with pytest.raises(Unsupported, match="may not be written"):
             publish(registry, "noir")
     assert (registry.versions("noir"), list((registry.path / ".staging").iterdir())) == ([], [])
 
@@ -397,8 +397,8 @@ def test_a_publish_that_fails_leaves_no_name(registry: Registry, monkeypatch: py
         raise PermissionError(13, "no")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store.os, "rename", refuse)
-        with pytest.raises(PermissionError):
+        patch.setattr(slots.Home, "take", refuse)
+        with pytest.raises(Unsupported, match="may not be written"):
             publish(registry, "noir")
     assert registry.names() == []
 
@@ -413,15 +413,16 @@ def test_a_writer_that_loses_the_number_takes_the_next(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another writer commits between the look at the numbers and the rename."""
-    rename, raced = os.rename, []
+    take = slots.Home.take
+    raced: list[bool] = []
 
-    def race(source: Path, target: Path) -> None:
+    def race(home: slots.Home, folder: Path, number: int) -> None:
         if not raced:
             raced.append(True)
             publish(Registry(registry.path), "noir", seed=9)
-        rename(source, target)
+        take(home, folder, number)
 
-    monkeypatch.setattr(store.os, "rename", race)
+    monkeypatch.setattr(slots.Home, "take", race)
     v = publish(registry, "noir", seed=1)
     assert (v.number, [w.manifest["version"] for w in registry.versions("noir")]) == (2, [1, 2])
 
@@ -429,15 +430,16 @@ def test_a_writer_that_loses_the_number_takes_the_next(
 def test_the_same_content_committed_meanwhile_is_not_committed_twice(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rename, raced = os.rename, []
+    take = slots.Home.take
+    raced: list[bool] = []
 
-    def race(source: Path, target: Path) -> None:
+    def race(home: slots.Home, folder: Path, number: int) -> None:
         if not raced:
             raced.append(True)
             publish(Registry(registry.path), "noir", seed=1)
-        rename(source, target)
+        take(home, folder, number)
 
-    monkeypatch.setattr(store.os, "rename", race)
+    monkeypatch.setattr(slots.Home, "take", race)
     publish(registry, "noir", seed=1)
     assert [v.number for v in registry.versions("noir")] == [1]
 

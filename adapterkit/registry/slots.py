@@ -1,0 +1,101 @@
+"""The numbered folders of a name, and the one way a folder comes to stand among them.
+
+A version's folder is never empty and never goes away, so the rename of a
+finished folder onto its number is the commit: it fails when the number is
+taken. The name's own folder is held open from the look at the numbers to the
+rename, so that a name that is renamed meanwhile takes the writer along, and no
+number is given out twice. No correctness from locks.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+TAKEN = (errno.ENOTEMPTY, errno.EEXIST)
+GONE = (errno.ENOENT, errno.ESTALE)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A numbered folder; its inode tells one that was removed and made again."""
+
+    number: int
+    path: Path
+    inode: int
+
+
+@dataclass(frozen=True)
+class Home:
+    """A name's folder, held open where the system can."""
+
+    path: Path
+    fd: int | None
+
+    def slots(self) -> list[Slot]:
+        """By number. A link is none: it may lead anywhere."""
+        return _listed(self.path, self.path if self.fd is None else self.fd)
+
+    def take(self, folder: Path, number: int) -> None:
+        """The commit.
+
+        Raises:
+            FileExistsError: the number is taken.
+            FileNotFoundError: the home, or the folder, is not there any more.
+            OSError: the disk, or its rights.
+        """
+        try:
+            if self.fd is None:
+                os.rename(folder, self.path / str(number))
+            else:
+                os.rename(folder, str(number), dst_dir_fd=self.fd)
+        except OSError as e:
+            if e.errno in TAKEN:
+                raise FileExistsError(e.errno, os.strerror(e.errno), str(number)) from e
+            if e.errno in GONE:
+                raise FileNotFoundError(errno.ENOENT, "gone", str(self.path)) from e
+            raise
+
+
+@contextmanager
+def home(path: Path) -> Iterator[Home]:
+    """A name's folder, made if it is not there, and taken away again if nothing came into it."""
+    path.mkdir(exist_ok=True)
+    fd = (
+        os.open(path, os.O_RDONLY)
+        if os.rename in os.supports_dir_fd and os.scandir in os.supports_fd
+        else None
+    )
+    try:
+        yield Home(path, fd)
+    except BaseException:
+        with suppress(OSError):
+            path.rmdir()  # a folder that holds anything stays
+        raise
+    finally:
+        if fd is not None:
+            os.close(fd)
+
+
+def slots(path: Path) -> list[Slot]:
+    """The numbered folders of a name; none when it is not there."""
+    try:
+        return _listed(path, path)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _listed(path: Path, where: Path | int) -> list[Slot]:
+    with os.scandir(where) as entries:
+        found = [
+            Slot(int(e.name), path / e.name, e.inode())
+            for e in entries
+            if NUMBER.fullmatch(e.name) and e.is_dir(follow_symlinks=False)
+        ]
+    return sorted(found, key=lambda slot: slot.number)
