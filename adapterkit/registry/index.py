@@ -40,13 +40,13 @@ class Index:
         if self._names is None:
             self._names = self._load()
         entry = self._names.get(name, {}).get(str(slot.number))
-        if not entry or entry[0][0] != slot.inode or entry[0] != _stamp(slot.path):
+        if not entry or entry[0][0] != slot.inode or entry[0] != _stamp(f"{slot.home}{os.sep}{slot.number}"):
             return None
         _, digest, created, kind, base, content, size, metrics, by, deleted, collected = entry
         facts = Facts(
             datetime.fromisoformat(created), kind, base, content, size, Metrics(*metrics), Yardstick(*by) if by else None
         )  # fmt: skip
-        return Version(name, slot.number, digest, slot.path, facts, "", deleted, collected)
+        return Version(name, slot.number, digest, slot.home, facts, "", deleted, collected)
 
     def put(self, stamp: Stamp, v: Version) -> None:
         f = v.facts
@@ -95,6 +95,6 @@ def stamp(folder: Path) -> Stamp | None:
     return None
 
 
-def _stamp(folder: Path) -> Stamp:
+def _stamp(folder: Path | str) -> Stamp:
     info = os.stat(folder)
     return [info.st_ino, info.st_mtime_ns, info.st_ctime_ns]

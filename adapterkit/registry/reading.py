@@ -6,6 +6,7 @@ digests and lists read the whole name, through the index where it is large.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from adapterkit.errors import AdapterKitError, Damaged, NotFound
@@ -63,7 +64,8 @@ class Reader:
     def names(self) -> list[str]:
         if not self.path.is_dir():
             return []
-        return sorted(p.name for p in self.path.iterdir() if NAME.fullmatch(p.name) and p.is_dir())
+        with os.scandir(self.path) as entries:
+            return sorted(e.name for e in entries if NAME.fullmatch(e.name) and e.is_dir())
 
     def shelf(self, name: str) -> Shelf:
         """All versions of a name, its aliases and its best, read once."""

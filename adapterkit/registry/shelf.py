@@ -22,6 +22,7 @@ class Shelf:
     name: str
     every: tuple[Version, ...]
     damaged: dict[int, AdapterKitError]
+    has_aliases: bool
 
     @cached_property
     def alive(self) -> list[Version]:
@@ -43,15 +44,15 @@ class Shelf:
 
     @cached_property
     def _aliases(self) -> tuple[dict[str, Target], dict[str, AdapterKitError]]:
-        return aliases.read_all(self.root, self.name)
+        return aliases.read_all(self.root, self.name) if self.has_aliases else ({}, {})
 
 
 def read(root: Path, name: str, kept: Index) -> Shelf:
     """The shelf of a name; without versions when it is not there."""
     found: list[Version] = []
     damaged: dict[int, AdapterKitError] = {}
-    numbered = slots.slots(root / name)
-    notes = journal.notes(journal.entries(root, name)) if numbered else {}
+    numbered, beside = slots.look(root / name)
+    notes = journal.notes(journal.entries(root, name)) if numbered and journal.FILE in beside else {}
     for slot in numbered:
         try:
             v = _read(name, slot, kept)
@@ -60,7 +61,7 @@ def read(root: Path, name: str, kept: Index) -> Shelf:
                 damaged[slot.number] = e
             continue
         found.append(noted(v, notes.get(slot.number, "")))
-    return Shelf(root, name, tuple(found), damaged)
+    return Shelf(root, name, tuple(found), damaged, aliases.FOLDER in beside)
 
 
 def noted(v: Version, note: str) -> Version:

@@ -27,8 +27,12 @@ class Slot:
     """A numbered folder; its inode tells one that was removed and made again."""
 
     number: int
-    path: Path
+    home: Path  # of the name
     inode: int
+
+    @property
+    def path(self) -> Path:
+        return self.home / str(self.number)
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Home:
 
     def slots(self) -> list[Slot]:
         """By number. A link is none: it may lead anywhere."""
-        return _listed(self.path, self.path if self.fd is None else self.fd)
+        return _listed(self.path, self.path if self.fd is None else self.fd)[0]
 
     def take(self, folder: Path, number: int) -> None:
         """The commit.
@@ -85,17 +89,23 @@ def home(path: Path) -> Iterator[Home]:
 
 def slots(path: Path) -> list[Slot]:
     """The numbered folders of a name; none when it is not there."""
+    return look(path)[0]
+
+
+def look(path: Path) -> tuple[list[Slot], frozenset[str]]:
+    """The numbered folders of a name, and what else lies beside them, in one reading of its folder."""
     try:
         return _listed(path, path)
     except (FileNotFoundError, NotADirectoryError):
-        return []
+        return [], frozenset()
 
 
-def _listed(path: Path, where: Path | int) -> list[Slot]:
+def _listed(path: Path, where: Path | int) -> tuple[list[Slot], frozenset[str]]:
+    found, others = [], []
     with os.scandir(where) as entries:
-        found = [
-            Slot(int(e.name), path / e.name, e.inode())
-            for e in entries
-            if NUMBER.fullmatch(e.name) and e.is_dir(follow_symlinks=False)
-        ]
-    return sorted(found, key=lambda slot: slot.number)
+        for entry in entries:
+            if NUMBER.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+                found.append(Slot(int(entry.name), path, entry.inode()))
+            else:
+                others.append(entry.name)
+    return sorted(found, key=lambda slot: slot.number), frozenset(others)

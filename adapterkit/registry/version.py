@@ -117,11 +117,12 @@ class Version:
     name: str
     number: int
     digest: str
-    path: Path
+    home: Path  # the name's folder
     facts: Facts = field(repr=False)
     note: str = ""
     deleted: bool = False
     is_collected: bool = False
+    staged_as: str = ""  # its folder before it has a number
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -131,6 +132,10 @@ class Version:
             Damaged: it is not the one that was published, or gone.
         """
         return read_manifest(self.path, self.digest)
+
+    @property
+    def path(self) -> Path:
+        return self.home / (self.staged_as or str(self.number))
 
     @property
     def ref(self) -> str:
@@ -265,11 +270,12 @@ def read(folder: Path, note: str = "") -> Version:
             name=manifest["name"] if is_staged else folder.parent.name,
             number=int(manifest["version"]),
             digest=manifest["digest"],
-            path=folder,
+            home=folder.parent,
             facts=_facts(manifest),
             note=note,
             deleted=bool(marks),
             is_collected=COLLECTED in marks,
+            staged_as=folder.name if is_staged else "",
         )
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise unreadable(folder, e) from e
