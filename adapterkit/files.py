@@ -51,9 +51,9 @@ def write_whole(path: Path, data: bytes, mode: int = 0o644, *, by: Path | None =
     """Replace a file by rename, so that it is the old one or the new one.
 
     Args:
-        by: a folder on the same file system to write in first; the file's own when None.
+        by: a staging folder on the same file system to write in first; the file's own when None.
     """
-    aside = (by or path.parent) / f".{path.name}.{secrets.token_hex(4)}"
+    aside = path.parent / f".{path.name}.{secrets.token_hex(4)}" if by is None else by / _signed()
     try:
         with writing(path), aside.open("wb") as file:
             file.write(data)
@@ -177,12 +177,42 @@ def staged(root: Path) -> Iterator[Path]:
 
     Its name says who fills it, ``<hex>.<process>.<machine>``, so that what a crash left can be told.
     """
-    folder = root / STAGING / f"{secrets.token_hex(8)}.{os.getpid()}.{machine()}"
+    folder = root / STAGING / _signed()
     folder.mkdir(parents=True)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+GONE = ".gone-"
+
+
+def remove_tree(path: Path, staging: Path) -> bool:
+    """Remove a file or folder that others may want too, in one rename and then at leisure.
+
+    What is left of it when the process is killed lies in the staging folder for gc.
+
+    Returns:
+        False: somebody else renamed or removed it before.
+    """
+    claimed = path
+    if not path.name.startswith(GONE):
+        claimed = staging / f"{GONE}{secrets.token_hex(8)}"
+        try:
+            os.rename(path, claimed)
+        except FileNotFoundError:
+            return False
+    if claimed.is_dir() and not claimed.is_symlink():
+        shutil.rmtree(claimed, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            claimed.unlink()
+    return True
+
+
+def _signed() -> str:
+    return f"{secrets.token_hex(8)}.{os.getpid()}.{machine()}"
 
 
 def machine() -> str:

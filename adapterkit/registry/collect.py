@@ -10,13 +10,13 @@ by the next. No correctness from locks.
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -28,7 +28,6 @@ from adapterkit.registry.shelf import Shelf
 from adapterkit.registry.version import COLLECTED, DELETED, MANIFEST, Version
 
 HOUR, DAY = 3600.0, 86400.0
-GONE = ".gone-"
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,11 @@ class _Candidate:
     why_kept: str  # empty: it may go
     remove: Callable[[], bool]  # False: somebody else was faster
 
+    def is_left(self) -> bool:
+        """Whether a disk or its rights kept some of it."""
+        here = self.leftover
+        return bool(_beside_manifest(here.path)) if here.kind == "version" else here.path.exists()
+
 
 def collect(root: Path, shelves: Sequence[Shelf], *, dry_run: bool, now: bool, runs_too: bool) -> GcReport:
     """Find what may go and, unless it is only asked, let it go."""
@@ -67,8 +71,16 @@ def collect(root: Path, shelves: Sequence[Shelf], *, dry_run: bool, now: bool, r
     for found in [*_staging(root, now), *_versions(root, shelves, now), *_runs(root, runs_too)]:
         if found.why_kept:
             kept.append(f"{found.leftover.what}: {found.why_kept}")
-        elif dry_run or found.remove():
+        elif dry_run:
             removed.append(found.leftover)
+        elif found.remove():
+            left = found.is_left()
+            removed += [] if left else [found.leftover]
+            kept += (
+                [f"{found.leftover.what}: could not be removed whole (adapterkit gc tries again)"]
+                if left
+                else []
+            )
     if not dry_run:
         for shelf in shelves:
             with suppress(OSError):  # a name that never came to have a version
@@ -89,7 +101,9 @@ def _staging(root: Path, now: bool) -> Iterator[_Candidate]:
     for path in sorted(staging.iterdir()) if staging.is_dir() else []:
         size, touched = _measure(path)
         leftover = Leftover("staging", f"an unfinished write, {_ago(touched)}", path, size)
-        yield _Candidate(leftover, _why_in_use(path.name, touched, now), lambda p=path: _remove_staged(p))  # type: ignore[misc]
+        yield _Candidate(
+            leftover, _why_in_use(path.name, touched, now), partial(files.remove_tree, path, staging)
+        )
 
 
 def _why_in_use(name: str, touched: float, now: bool) -> str:
@@ -97,28 +111,13 @@ def _why_in_use(name: str, touched: float, now: bool) -> str:
     age = time.time() - touched
     _, _, writer = name.partition(".")
     pid, _, where = writer.partition(".")
-    if name.startswith(GONE) or age > DAY:
+    if name.startswith(files.GONE) or age > DAY:
         return ""
     if where != files.machine() or not pid.isdigit():
         return "perhaps still written, by another machine"
     if runs.is_process(int(pid)):
         return f"process {pid} is writing it"
     return "" if now or age > HOUR else "stopped within the hour (--now removes it)"
-
-
-def _remove_staged(path: Path) -> bool:
-    claimed = path
-    if not path.name.startswith(GONE):
-        claimed = path.with_name(f"{GONE}{secrets.token_hex(8)}")
-        try:
-            os.rename(path, claimed)
-        except FileNotFoundError:
-            return False  # committed, or removed, meanwhile
-    if claimed.is_dir() and not claimed.is_symlink():
-        shutil.rmtree(claimed, ignore_errors=True)
-    else:
-        claimed.unlink(missing_ok=True)
-    return True
 
 
 # --- deleted versions ---
@@ -131,7 +130,7 @@ def _versions(root: Path, shelves: Sequence[Shelf], now: bool) -> Iterator[_Cand
             if v.deleted and (size := _removable(v)):
                 why = "" if v.is_collected else _why_kept(shelf, v, begun_from, now)
                 left = Leftover("version", v.ref, v.path, size)
-                yield _Candidate(left, why, lambda v=v: _remove_files(root, v))  # type: ignore[misc]
+                yield _Candidate(left, why, partial(_remove_files, root, v))
 
 
 def _why_kept(shelf: Shelf, v: Version, begun_from: set[str], now: bool) -> str:
@@ -160,7 +159,8 @@ def _remove_files(root: Path, v: Version) -> bool:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
     return True
 
 
@@ -183,7 +183,7 @@ def _runs(root: Path, wanted: bool) -> Iterator[_Candidate]:
     for run in known if wanted else []:
         told = f"the run {run.id}, {100 * run.share:.0f} %"
         leftover = Leftover("run", told, run.path, _measure(run.path)[0])
-        yield _Candidate(leftover, _why_running(run), lambda run=run: _drop(run))  # type: ignore[misc]
+        yield _Candidate(leftover, _why_running(run), partial(_drop, run))
     folder = root / runs.FOLDER
     strange = (
         {p for p in folder.iterdir() if p.is_dir()} - {r.path for r in known} if folder.is_dir() else set()
@@ -192,7 +192,7 @@ def _runs(root: Path, wanted: bool) -> Iterator[_Candidate]:
         size, touched = _measure(path)
         why = "" if time.time() - touched > DAY else "no run that can go on, but written to within a day"
         leftover = Leftover("run", f"the remains of a run, {path.name}", path, size)
-        yield _Candidate(leftover, why, lambda p=path: _remove_tree(p))  # type: ignore[misc]
+        yield _Candidate(leftover, why, partial(files.remove_tree, path, root / files.STAGING))
 
 
 def _why_running(run: Run) -> str:
@@ -206,11 +206,6 @@ def _why_running(run: Run) -> str:
 
 def _drop(run: Run) -> bool:
     run.drop()
-    return True
-
-
-def _remove_tree(path: Path) -> bool:
-    shutil.rmtree(path, ignore_errors=True)
     return True
 
 

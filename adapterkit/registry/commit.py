@@ -38,8 +38,8 @@ class Work:
     same: Same
 
 
-def commit(work: Work) -> tuple[int, bool]:
-    """The number under which it stands now, and whether it is new.
+def commit(work: Work) -> tuple[int, str]:
+    """The number under which it stands now, and its digest when it is new.
 
     Raises:
         NameTaken: the number it must have is another version's.
@@ -49,9 +49,9 @@ def commit(work: Work) -> tuple[int, bool]:
         with slots.home(work.root / work.name) as home:
             listed = home.slots()  # one look for both: a twin that comes later takes this very number
             if same := work.same(listed):
-                return same, False
+                return same, ""
             number = _number(work, listed)
-            _write_manifest(work, number)
+            digest = _write_manifest(work, number)
             files.sync_tree(work.folder, file_mode=0o444)
             try:
                 home.take(work.folder, number)
@@ -61,7 +61,7 @@ def commit(work: Work) -> tuple[int, bool]:
                 _refuse_gone(work)
                 continue  # the name was renamed or removed meanwhile
             _settle(home)
-            return number, True
+            return number, digest
 
 
 def _number(work: Work, listed: list[Slot]) -> int:
@@ -77,8 +77,8 @@ def _number(work: Work, listed: list[Slot]) -> int:
     return work.number
 
 
-def _write_manifest(work: Work, number: int) -> None:
-    """The last file that is written."""
+def _write_manifest(work: Work, number: int) -> str:
+    """The last file that is written; its digest."""
     sealed = work.manifest if work.is_sealed else version.seal(work.manifest | {"version": number})
     path = work.folder / MANIFEST
     with suppress(FileNotFoundError):
@@ -90,6 +90,7 @@ def _write_manifest(work: Work, number: int) -> None:
             hint="fewer or shorter sources and sample.prompts in the recipe",
         )
     path.write_bytes(data)
+    return str(sealed["digest"])
 
 
 def _settle(home: Home) -> None:

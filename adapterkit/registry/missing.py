@@ -77,6 +77,10 @@ def target(wanted: Ref, number: int, why: NotFound) -> NotFound:
     )
 
 
+def gone(of: str) -> NotFound:
+    return NotFound(f"{of!r} was renamed or removed meanwhile.", hint="adapterkit list", details={"name": of})
+
+
 def alias(registry: Reader, of: str, alias: str) -> NotFound:
     known = list(registry.aliases(of))
     told = f"it has {', '.join(known)}" if known else "it has none"

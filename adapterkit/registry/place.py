@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from adapterkit.errors import Damaged, Unsupported
-from adapterkit.files import canonical_json, sha256_bytes, write_whole
+from adapterkit.files import STAGING, canonical_json, sha256_bytes, write_whole
 
 MARKER = "registry.json"
 SCHEMA = 1
@@ -39,7 +39,8 @@ def create(root: Path) -> None:
 
 def write(root: Path) -> None:
     """The marker, anew."""
-    write_whole(root / MARKER, marker())
+    (root / STAGING).mkdir(exist_ok=True)
+    write_whole(root / MARKER, marker(), by=root / STAGING)
 
 
 def marker() -> bytes:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -78,10 +77,10 @@ class Run:
         return changed
 
     def drop(self) -> None:
-        """Remove it with its checkpoints; run.json first, so that no half of a run is taken for one."""
-        with suppress(FileNotFoundError):
-            (self.path / FILE).unlink()
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Remove it with its checkpoints; claimed by a rename first, so that no half of a run is taken for one."""
+        root = self.path.parent.parent
+        (root / files.STAGING).mkdir(exist_ok=True)
+        files.remove_tree(self.path, root / files.STAGING)
         with suppress(OSError):
             self.path.parent.rmdir()
 

@@ -70,12 +70,7 @@ class Home:
 @contextmanager
 def home(path: Path) -> Iterator[Home]:
     """A name's folder, made if it is not there, and taken away again if nothing came into it."""
-    path.mkdir(exist_ok=True)
-    fd = (
-        os.open(path, os.O_RDONLY)
-        if os.rename in os.supports_dir_fd and os.scandir in os.supports_fd
-        else None
-    )
+    fd = _opened(path)
     try:
         yield Home(path, fd)
     except BaseException:
@@ -85,6 +80,16 @@ def home(path: Path) -> Iterator[Home]:
     finally:
         if fd is not None:
             os.close(fd)
+
+
+def _opened(path: Path) -> int | None:
+    """A name's folder, made and held; again when gc took the empty folder away between the two."""
+    while True:
+        path.mkdir(exist_ok=True)
+        if os.rename not in os.supports_dir_fd or os.scandir not in os.supports_fd:
+            return None
+        with suppress(FileNotFoundError):
+            return os.open(path, os.O_RDONLY)
 
 
 def slots(path: Path) -> list[Slot]:

@@ -106,12 +106,13 @@ class Registry(Reader):
 
         with files.writing(self.path):
             work = commit.Work(self.path, name, folder, whole, number, sealed, same)
-            number, is_new = commit.commit(work)
-        v = self._committed(name, number)
-        if is_new:
-            what = "imported" if sealed or whole["lineage"]["how"] == "import" else "published"
-            journal.record_done(self.path, v.name, what, v.number, note=note)
-        return shelf.noted(v, note) if is_new else v
+            number, digest = commit.commit(work)
+        if not digest:
+            return self._numbered(Ref(name), number)
+        v = self._committed(name, number, digest)
+        what = "imported" if sealed or whole["lineage"]["how"] == "import" else "published"
+        journal.record_done(self.path, v.name, what, v.number, note=note)
+        return shelf.noted(v, note)
 
     def record(self, name: str, what: str, number: int | None = None, **more: Any) -> None:
         """Note in a name's log what was done."""
@@ -121,7 +122,7 @@ class Registry(Reader):
         """Set or move an alias to the version a ref means."""
         aliases.check(alias)
         v = self[ref]
-        with files.writing(self.path):
+        with self._changing(v.name):
             aliases.write(self.path, v.name, alias, aliases.Target(v.number, v.digest))
         journal.record_done(self.path, v.name, "alias", v.number, alias=alias)
         return v
@@ -137,7 +138,7 @@ class Registry(Reader):
     def note(self, ref: str, text: str) -> Version:
         """Write a note beside a version; an empty one takes it away."""
         v = self[ref]
-        with files.writing(self.path):
+        with self._changing(v.name):
             journal.record(self.path, v.name, "note", v.number, note=text)
         return shelf.noted(v, text) if text else self[v.ref]
 
@@ -160,7 +161,7 @@ class Registry(Reader):
             Unsupported: an alias is in the way.
         """
         v = self[ref]
-        with files.writing(self.path):
+        with self._changing(v.name):
             return keeping.delete(self.path, v, force)
 
     def restore(self, ref: str) -> Version:
@@ -170,7 +171,7 @@ class Registry(Reader):
             NotFound: no such version, or gc has taken its files.
         """
         v = keeping.deleted(self, parse_ref(ref))
-        with files.writing(self.path):
+        with self._changing(v.name):
             keeping.restore(self.path, v)
         return self[v.ref]
 
@@ -212,12 +213,25 @@ class Registry(Reader):
         )
         return added
 
-    def _committed(self, name: str, number: int) -> Version:
-        """What was published, also when its name was changed at that very moment."""
+    def _committed(self, name: str, number: int, digest: str) -> Version:
+        """What was published, also when the name was changed, or used anew, at that very moment."""
+        for now in (name, renames.now_called(self.path, name)):
+            with suppress(NotFound, Damaged):
+                if now and (v := self._numbered(Ref(now), number)).digest == digest:
+                    return v
+        found = self.find(digest)
+        if found is None:
+            raise missing.gone(name)
+        return found
+
+    @contextmanager
+    def _changing(self, name: str) -> Iterator[None]:
+        """A change of something that was there a moment ago."""
         try:
-            return self._numbered(Ref(name), number)
-        except NotFound:
-            return self._numbered(Ref(renames.now_called(self.path, name) or name), number)
+            with files.writing(self.path):
+                yield
+        except FileNotFoundError:
+            raise missing.gone(name) from None
 
     def _same(self, name: str, whole: dict[str, Any], listed: list[Slot], number: int | None) -> int | None:
         """The newest version with this content; for a number that is wanted only the very same manifest."""
