@@ -39,14 +39,12 @@ class Index:
         """A version whose folder is as it was."""
         if self._names is None:
             self._names = self._load()
-        entry = self._names.get(name, {}).get(str(slot.number))
-        if not entry or entry[0][0] != slot.inode or entry[0] != _stamp(f"{slot.home}{os.sep}{slot.number}"):
-            return None
-        _, digest, created, kind, base, content, size, metrics, by, deleted, collected = entry
-        facts = Facts(
-            datetime.fromisoformat(created), kind, base, content, size, Metrics(*metrics), Yardstick(*by) if by else None
-        )  # fmt: skip
-        return Version(name, slot.number, digest, slot.home, facts, "", deleted, collected)
+        with suppress(ValueError, TypeError, IndexError, KeyError, AttributeError):  # not of our writing
+            entry = self._names[name][str(slot.number)]
+            stamp: Stamp = entry[0]
+            if stamp[0] == slot.inode and stamp == _stamp(f"{slot.home}{os.sep}{slot.number}"):
+                return _version(name, slot, entry)
+        return None
 
     def put(self, stamp: Stamp, v: Version) -> None:
         f = v.facts
@@ -60,7 +58,7 @@ class Index:
             f.size,
             astuple(f.metrics),
         ]
-        entry += [astuple(f.by) if f.by else None, v.deleted, v.is_collected]
+        entry += [astuple(f.by) if f.by else None, f.made_from, v.deleted, v.is_collected]
         assert self._names is not None
         self._names.setdefault(v.name, {})[str(v.number)] = entry
         self._new += 1
@@ -80,12 +78,20 @@ class Index:
         return cache_folder() / "registries" / f"{files.sha256_bytes(str(self._root).encode())[:32]}.json"
 
     def _load(self) -> dict[str, dict[str, list[Any]]]:
-        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             told = json.loads(self._path().read_bytes())
             if told["schema"] == SCHEMA and told["root"] == str(self._root):
-                names: dict[str, dict[str, list[Any]]] = told["names"]
-                return names
+                return {name: entries for name, entries in told["names"].items() if isinstance(entries, dict)}
         return {}
+
+
+def _version(name: str, slot: Slot, entry: list[Any]) -> Version:
+    _, digest, created, kind, base, content, size, metrics, by, made_from, deleted, collected = entry
+    facts = Facts(
+        datetime.fromisoformat(created), kind, base, content, size, Metrics(*metrics),
+        Yardstick(*by) if by else None, made_from,
+    )  # fmt: skip
+    return Version(name, slot.number, digest, slot.home, facts, "", deleted, collected)
 
 
 def stamp(folder: Path) -> Stamp | None:

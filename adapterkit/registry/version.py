@@ -102,6 +102,7 @@ class Facts:
     size: int  # bytes of the files that ship
     metrics: Metrics
     by: Yardstick | None  # None where nothing was held out
+    made_from: str | None  # of recipe, text and base, by which training finds it again
 
 
 @dataclass(frozen=True, eq=False)
@@ -293,6 +294,7 @@ def _facts(manifest: dict[str, Any]) -> Facts:
         size=sum(f["size"] for f in manifest["files"].values()),
         metrics=metrics,
         by=_yardstick(manifest, metrics),
+        made_from=manifest.get("made_from"),
     )
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from adapterkit.cache import text_folder
 from adapterkit.data.prepare import Prepared, prepare
 from adapterkit.data.report import DataReport, report
 from adapterkit.data.sources import Documents
 from adapterkit.errors import DataError
 from adapterkit.model import base as bases
-from adapterkit.cache import text_folder
 from adapterkit.model.tokenizer import Tokenizer
 from adapterkit.recipe.load import Loaded
 from adapterkit.training.events import Listener, Read, Said, ignore

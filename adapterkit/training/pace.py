@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from adapterkit.cache import cache_folder
 from adapterkit.data.pack import Rows, stack
 from adapterkit.files import canonical_json, sha256_bytes, write_whole
-from adapterkit.cache import cache_folder
 
 NEAR = 0.95  # of the best speed, which a smaller piece must reach to be taken
 SHARE = 0.6  # of the free memory, which a piece may take: a miss is the out-of-memory killer

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from adapterkit import files
+from adapterkit.cache import text_folder
 from adapterkit.data.prepare import Prepared, prepare
 from adapterkit.data.sources import Documents
 from adapterkit.errors import NameTaken, RecipeError, Unsupported
@@ -21,7 +22,6 @@ from adapterkit.generation.generator import check_base
 from adapterkit.model import base as bases
 from adapterkit.model import quantize
 from adapterkit.model.base import Base
-from adapterkit.cache import text_folder
 from adapterkit.model.device import Device, choose
 from adapterkit.model.matching import match
 from adapterkit.model.tokenizer import Tokenizer
@@ -188,7 +188,7 @@ def _with_bits(recipe: Recipe, choice: str) -> Recipe:
 def find_same(job: Job) -> Version | None:
     """The version that the same recipe, text and base made before."""
     made = job.made_from
-    same = [v for v in job.registry.versions(job.name) if v.manifest.get("made_from") == made]
+    same = [v for v in job.registry.versions(job.name) if v.facts.made_from == made]
     return same[-1] if same else None
 
 

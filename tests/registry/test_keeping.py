@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import threading
@@ -608,3 +609,14 @@ def test_a_version_that_lands_in_a_renamed_folder_is_returned_under_its_new_name
         patch.setattr(slots.Home, "take", renamed_first)
         v = publish(registry, "noir", seed=2, note="caught")
     assert (v.ref, registry["harbour@2"].note, registry.names()) == ("harbour@2", "caught", ["harbour"])
+
+
+@pytest.mark.parametrize("names", [3, {"n0": 3}, {"n0": {"1": [[1], 2]}}, {"n0": {"1": []}}])
+def test_an_index_that_is_spoilt_is_read_past(registry: Registry, names: object) -> None:
+    from adapterkit.cache import cache_folder
+
+    made = [publish(registry, f"n{i % 4}", seed=i) for i in range(104)]
+    Registry(registry.path).shelves()
+    path = next((cache_folder() / "registries").iterdir())
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"names": names}))
+    assert {v.digest for v in Registry(registry.path).versions()} == {v.digest for v in made}
