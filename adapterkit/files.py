@@ -227,6 +227,7 @@ def no_space(where: Path) -> Iterator[None]:
     Raises:
         OutOfSpace: the disk or the quota is full.
         Damaged: the disk failed (code ``disk``).
+        Unsupported: it can only be read (code ``not-writable``).
     """
     try:
         yield
@@ -238,6 +239,8 @@ def no_space(where: Path) -> Iterator[None]:
                 "Everything published before is whole.",
                 hint="free some space (adapterkit gc), then run the same command again",
             ) from e
+        if e.errno == errno.EROFS:  # also what a disk that failed becomes
+            raise _not_writable(where, e) from e
         if e.errno == errno.EIO:
             raise Damaged(
                 f"the disk of {shown(where)} failed ({e.strerror}). Everything published before is as it was.",
@@ -258,13 +261,17 @@ def writing(where: Path) -> Iterator[None]:
         with no_space(where):
             yield
     except OSError as e:
-        if e.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if e.errno not in (errno.EACCES, errno.EPERM):
             raise
-        raise Unsupported(
-            f"{shown(e.filename or where)} may not be written ({e.strerror}).",
-            hint="use an account that may, or another registry: --registry DIR",
-            code="not-writable",
-        ) from e
+        raise _not_writable(where, e) from e
+
+
+def _not_writable(where: Path, e: OSError) -> Unsupported:
+    return Unsupported(
+        f"{shown(e.filename or where)} may not be written ({e.strerror}).",
+        hint="use an account that may, or another registry: --registry DIR",
+        code="not-writable",
+    )
 
 
 def _existing(path: Path) -> Path:

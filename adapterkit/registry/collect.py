@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -213,12 +214,16 @@ def _drop(run: Run) -> bool:
 
 
 def _measure(path: Path) -> tuple[int, float]:
-    """Bytes below a path, and when anything of it was last written, seconds since 1970."""
+    """Bytes below a path, and when anything of it was last written, seconds since 1970.
+
+    What goes away meanwhile is passed over: a writer may commit, or remove, what is measured.
+    """
     size, touched = 0, 0.0
-    for each in [path, *path.rglob("*")] if path.is_dir() and not path.is_symlink() else [path]:
+    below = [Path(folder) / name for folder, folders, names in os.walk(path) for name in (*folders, *names)]
+    for each in [path, *below]:
         with suppress(OSError):
             info = each.lstat()
-            size += info.st_size if not each.is_dir() else 0
+            size += 0 if stat.S_ISDIR(info.st_mode) else info.st_size
             touched = max(touched, info.st_mtime)
     return size, touched
 

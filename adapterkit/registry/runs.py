@@ -112,7 +112,10 @@ def now() -> str:
 def unfinished(root: Path, name: str | None = None) -> list[Run]:
     """Runs that can go on, the one saved last first; what can't be read is passed over."""
     folder = root / FOLDER
-    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    try:
+        paths = sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
     found = [run for path in paths if (run := _read(path)) and name in (None, run.name)]
     return sorted(found, key=lambda run: run.saved, reverse=True)
 
