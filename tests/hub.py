@@ -1,9 +1,12 @@
-"""A read-only Hugging Face Hub on 127.0.0.1, and the small GPT-2 and WikiText that tests serve from it.
+"""A Hugging Face Hub on 127.0.0.1, and the small GPT-2 and WikiText that tests serve from it.
 
 A child process with ``HF_ENDPOINT`` set to ``LocalHub(root).url`` loads ``root/models/<org>/<name>`` and
-``root/datasets/<org>/<name>`` as from the Hub. A repository has one commit, a hash of what it holds.
+``root/datasets/<org>/<name>`` as from the Hub. A repository has one commit, a hash of what it holds. Whoever
+has ``TOKEN`` may also create a model's repository and commit to it: small files with the commit, weights before
+it, as large files are.
 """
 
+import base64
 import hashlib
 import json
 import random
@@ -14,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+TOKEN = "hf_localhubtoken"
 ALIASES = {"gpt2": "openai-community/gpt2", "wikitext": "Salesforce/wikitext"}
 END = "<|endoftext|>"
 _ID = rf"({'|'.join(ALIASES)}|\w[\w.-]*/\w[\w.-]*)"
@@ -41,6 +45,9 @@ class LocalHub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.root, self.url = root, f"http://127.0.0.1:{self.server_port}"
         self.requests: list[str] = []  # such as "GET /api/models/gpt2", in the order answered
+        self.private: set[str] = set()  # repositories that not everyone may see
+        self.commits: list[dict[str, Any]] = []  # summary and description of each commit
+        self.large: dict[str, bytes] = {}  # uploaded files by sha256
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
     def stop(self, *_: object) -> None:
@@ -55,13 +62,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
-        form = parse_qs(self.rfile.read(int(self.headers.get("Content-Length", 0))).decode())
+        form = parse_qs(self._body().decode("utf-8", "replace"))
         parts = match.groups() if (match := _ROUTE.fullmatch(url.path)) else [""] * 5
         kind, repo, action, revision, name = (unquote(part or "") for part in parts)
         folder = self.server.root / (kind or "models") / ALIASES.get(repo, repo)
         entries = {path.relative_to(folder).as_posix(): _entry(path) for path in sorted(folder.rglob("*"))}
         sha = hashlib.sha1(json.dumps(entries).encode()).hexdigest()
-        if not repo or not entries:
+        is_hidden = repo in self.server.private and self.headers.get("Authorization") != f"Bearer {TOKEN}"
+        if not repo or not entries or is_hidden:
             return self._send(404, {"X-Error-Code": "RepoNotFound"})
         if revision not in {"", "main", sha}:
             return self._send(404, {"X-Error-Code": "RevisionNotFound"})
@@ -72,6 +80,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(200, headers, (folder / name).read_bytes())
         files = [{"rfilename": path} for path, entry in entries.items() if entry["type"] == "file"]
         answer: Any = {"id": ALIASES.get(repo, repo), "sha": sha, "siblings": files}
+        answer["private"] = repo in self.server.private
         if action == "paths-info":
             answer = [{"path": path, **entries[path]} for path in form.get("paths", []) if path in entries]
         elif action == "tree":
@@ -79,7 +88,79 @@ class _Handler(BaseHTTPRequestHandler):
             answer = [{"path": path, **entries[path]} for path in entries if re.fullmatch(below, path)]
         return self._send(200, {"Content-Type": "application/json"}, json.dumps(answer).encode())
 
-    do_HEAD = do_POST = do_GET
+    do_HEAD = do_GET
+
+    def do_POST(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        for pattern, answer in _WRITING.items():
+            if match := re.fullmatch(pattern, path):
+                if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+                    self._send(401, {"X-Error-Message": "Invalid username or password."})
+                    return
+                answer(self, self._body(), *match.groups())
+                return
+        self.do_GET()
+
+    def do_PUT(self) -> None:
+        data = self._body()
+        self.server.large[hashlib.sha256(data).hexdigest()] = data
+        self._send(200, {})
+
+    def _create(self, body: bytes) -> None:
+        told = json.loads(body)
+        repo = "/".join(filter(None, (told.get("organization"), told["name"])))
+        folder = self.server.root / "models" / repo
+        if folder.exists():
+            return self._json({"error": "exists", "url": f"{self.server.url}/{repo}"}, 409)
+        folder.mkdir(parents=True)
+        (folder / ".gitattributes").write_text("")  # as the Hub does; a repository is never empty
+        if told.get("private") or told.get("visibility") == "private":
+            self.server.private.add(repo)
+        return self._json({"url": f"{self.server.url}/{repo}", "name": repo})
+
+    def _preupload(self, body: bytes, repo: str) -> None:
+        modes = {True: "lfs", False: "regular"}
+        named = [f["path"] for f in json.loads(body)["files"]]
+        told = [
+            {"path": p, "uploadMode": modes[p.endswith(".safetensors")], "shouldIgnore": False} for p in named
+        ]
+        self._json({"files": told})
+
+    def _batch(self, body: bytes, repo: str) -> None:
+        objects = json.loads(body)["objects"]
+        href = f"{self.server.url}/large/"
+        told = [{**o, "actions": {"upload": {"href": href + o["oid"]}}} for o in objects]
+        self._json({"transfer": "basic", "objects": told})
+
+    def _commit(self, body: bytes, repo: str) -> None:
+        folder = self.server.root / "models" / repo
+        for line in map(json.loads, body.splitlines()):
+            value = line["value"]
+            if line["key"] == "header":
+                self.server.commits.append(value)
+            elif line["key"] == "file":
+                (folder / value["path"]).write_bytes(base64.b64decode(value["content"]))
+            else:
+                (folder / value["path"]).write_bytes(self.server.large[value["oid"]])
+        url = f"{self.server.url}/{repo}/commit/{'0' * 40}"
+        self._json({"success": True, "commitUrl": url, "commitOid": "0" * 40})
+
+    def _validate(self, body: bytes) -> None:
+        self._json({"errors": [], "warnings": []})
+
+    def _json(self, answer: Any, status: int = 200) -> None:
+        self._send(status, {"Content-Type": "application/json"}, json.dumps(answer).encode())
+
+    def _body(self) -> bytes:
+        """What was sent; in pieces of told length when the sender did not know all of it."""
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        data = b""
+        while size := int(self.rfile.readline(), 16):
+            data += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return data
 
     def _send(self, status: int, headers: dict[str, str], data: bytes = b"") -> None:
         if status == 200 and (part := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))):
@@ -94,6 +175,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         self.server.requests.append(f"{self.command} {unquote(urlsplit(self.path).path)}")
+
+
+_REPO = r"(\w[\w.-]*/\w[\w.-]*)"
+_WRITING: dict[str, Any] = {
+    "/api/repos/create": _Handler._create,
+    "/api/validate-yaml": _Handler._validate,
+    f"/api/models/{_REPO}/preupload/main": _Handler._preupload,
+    rf"/{_REPO}\.git/info/lfs/objects/batch": _Handler._batch,
+    f"/api/models/{_REPO}/commit/main": _Handler._commit,
+}
 
 
 def _entry(path: Path) -> dict[str, Any]:

@@ -66,14 +66,14 @@ def _download(name: str, commit: str, wanted: list[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        with _bars_on_terminals_only():
+        with bars_on_terminals_only():
             return Path(snapshot_download(name, revision=commit, allow_patterns=wanted))
     except (httpx2.HTTPError, FileNotFoundError) as e:  # the Hub left after its first answer
         raise network.judge(e) from e
 
 
 @contextmanager
-def _bars_on_terminals_only() -> Iterator[None]:
+def bars_on_terminals_only() -> Iterator[None]:
     """Half a gigabyte needs a bar, a log file or a pipe does not."""
     from huggingface_hub.utils.tqdm import (
         are_progress_bars_disabled,

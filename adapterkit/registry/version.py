@@ -28,6 +28,8 @@ from adapterkit.registry.manifest import unreadable as unreadable
 if TYPE_CHECKING:  # pydantic takes half of the start of `list`
     from adapterkit.recipe.schema import Recipe
 
+COPIED = 30  # words in a row of the training text: a quotation is shorter, a page is longer
+
 
 @dataclass(frozen=True)
 class Metrics:

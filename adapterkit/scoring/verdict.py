@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from adapterkit.registry.version import COPIED as COPIED
 from adapterkit.registry.version import Metrics, Point
 
 LITTLE = 0.02  # of perplexity; less is within what another seed changes
-COPIED = 30  # words in a row; a quotation is shorter, a page is longer
 # Nats between unseen text and what was learned from; at ln 2 what was seen is twice as easy, token by token. Measured on
 # two texts of 2,600 words, rank 32: 0.2 and 0.4 where unseen text was still getting easier, 1.4 when it got harder
 # again, 3.6 when it was harder than for the base.
@@ -86,7 +86,7 @@ def verdict(metrics: Metrics, train_loss: float | None = None) -> str:
         )
         return f"It does not write more like your text than the base does ({pair(metrics)}): {remedy}{_but(copied)}."
     better = f"It writes more like your text than the base does ({pair(metrics)})"
-    if copied > COPIED:
+    if copied >= COPIED:
         return f"{better}, but it copies {copied} words in a row: fewer passes or more text."
     if found is not None and memorises:
         return (
@@ -97,4 +97,4 @@ def verdict(metrics: Metrics, train_loss: float | None = None) -> str:
 
 
 def _but(copied: int) -> str:
-    return f", and it copies {copied} words in a row" if copied > COPIED else ""
+    return f", and it copies {copied} words in a row" if copied >= COPIED else ""

@@ -43,7 +43,7 @@ def publish(job: Job, folder: Path, curve: Curve, fresh: bool) -> Version:
     losses = _losses(job, folder)
     manifest = _manifest(job, losses, samples)
     (folder / "README.md").write_text(
-        card(manifest, () if samples.quote or samples.copied_words > COPIED else samples.shown),
+        card(manifest, () if samples.quote or samples.copied_words >= COPIED else samples.shown),
         encoding="utf-8",
     )
     (folder / "history.json").write_text(json.dumps([asdict(p) for p in curve.points]))
