@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from adapterkit.data.prepare import Prepared
 from adapterkit.errors import AdapterKitError
-from adapterkit.evaluation.chosen import folder_of
 from adapterkit.evaluation.score import Progress, Scorer
 from adapterkit.model.base import Base
 from adapterkit.registry import evaluations
 from adapterkit.registry.evaluations import Evaluation
 from adapterkit.registry.store import Registry
-from adapterkit.registry.strict import read_lora
+from adapterkit.registry.strict import read_version
 from adapterkit.registry.version import Version
 from adapterkit.scoring.loss import Loss
 
@@ -64,8 +63,7 @@ def _best_before(registry: Registry, version: Version) -> Version | None:
 
 
 def _loss(best: Version, prepared: Prepared, base: Base, device: str, progress: Progress | None) -> Loss:
-    folder = folder_of(best)
     if best.kind == "full":
-        return Scorer(Base(best.ref, folder), device).loss(prepared.held_out, progress=progress)
-    files = read_lora(folder, base.dims, best.ref)
+        return Scorer.of_full(best, base, device).loss(prepared.held_out, progress=progress)
+    files = read_version(best, base.dims)
     return Scorer(base, device).loss(prepared.held_out, [(files, 1.0)], progress=progress)

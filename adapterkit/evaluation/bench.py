@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from adapterkit.data.pack import Rows
-from adapterkit.evaluation.chosen import Chosen, folder_of
+from adapterkit.evaluation.chosen import Chosen
 from adapterkit.evaluation.events import Listener, Scoring
 from adapterkit.evaluation.score import Scorer
 from adapterkit.model.base import Base
-from adapterkit.registry.strict import read_lora
+from adapterkit.registry.strict import read_version
 from adapterkit.scoring.loss import Loss
 
 
@@ -44,11 +44,10 @@ class Bench:
         """
         if not chosen.parts:
             return self.alone(rows)
-        folders = [(v, folder_of(v), weight) for v, weight in chosen.parts]
         if chosen.version is not None and chosen.version.kind == "full":
-            ref, folder = chosen.version.ref, folders[0][1]
-            return self._scored(Scorer(Base(ref, folder), self._device), chosen.text, rows)
-        parts = [(read_lora(folder, self._base.dims, v.ref), weight) for v, folder, weight in folders]
+            whole = Scorer.of_full(chosen.version, self._base, self._device)
+            return self._scored(whole, chosen.text, rows)
+        parts = [(read_version(v, self._base.dims), weight) for v, weight in chosen.parts]
         return self._scored(self._scorer, chosen.text, rows, parts)
 
     def _scored(self, scorer: Scorer, name: str, rows: Rows, parts: Any = ()) -> Loss:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from adapterkit.errors import Unsupported
-from adapterkit.generation.generator import Adapter, check_base
+from adapterkit.generation.fit import check_base
+from adapterkit.generation.generator import Adapter
 from adapterkit.model import base as bases
 from adapterkit.model.base import Base
 from adapterkit.refs import Part, from_mapping, parse_adapter
@@ -59,11 +59,14 @@ class Bases:
 
     Args:
         wanted: a base for all of it; None takes each version's own.
-        say: told before a base is fetched from the Hub.
+        say: told before a base is fetched from the Hub, and of each adapter that is forced.
+        force_base: take adapters of another base of the same sizes too.
     """
 
-    def __init__(self, registry: Registry, wanted: str | None, say: Callable[[str], None]) -> None:
-        self._registry, self._wanted, self._say = registry, wanted, say
+    def __init__(
+        self, registry: Registry, wanted: str | None, say: Callable[[str], None], *, force_base: bool = False
+    ) -> None:
+        self._registry, self._wanted, self._say, self._force = registry, wanted, say, force_base
         self._found: dict[str, Base] = {}
 
     def of(self, chosen: Chosen, others: list[Chosen]) -> Base:
@@ -78,7 +81,10 @@ class Bases:
             around = sorted(self._registry.versions(), key=lambda v: v.created)[-1:]
         base = self._locate(self._wanted or (_place(around[0]) if around else "gpt2"))
         for version in versions:
-            check_base(version, base)
+            if check_base(version, base, force=self._force):
+                self._say(
+                    f"{version.ref} was not made on {base.id}; it is scored there because of --force-base."
+                )
         return base
 
     def _locate(self, name: str) -> Base:
@@ -90,13 +96,3 @@ class Bases:
 def _place(version: Version) -> str:
     """Where the base of a version lies on this machine, if it was used here, else its id."""
     return bases.recall(version.manifest["base"]["weights"]) or version.base
-
-
-def folder_of(version: Version) -> Path:
-    """A version's files, checked against its manifest.
-
-    Raises:
-        Damaged: a file is missing or not the one that was published.
-    """
-    version.verify()
-    return version.path

@@ -15,8 +15,8 @@ from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 
-from adapterkit.files import canonical_json, write_whole
 from adapterkit.cache import cache_folder
+from adapterkit.files import canonical_json, write_whole
 from adapterkit.recipe.schema import DataSpec
 from adapterkit.recipe.source import STDIN
 

@@ -16,6 +16,7 @@ from adapterkit.evaluation.chosen import Bases, Chosen, choose
 from adapterkit.evaluation.events import Listener, Said, ignore
 from adapterkit.evaluation.table import Score, Table
 from adapterkit.evaluation.texts import Passage
+from adapterkit.generation.fit import check_base
 from adapterkit.generation.generator import Adapter
 from adapterkit.model.base import Base
 from adapterkit.model.tokenizer import Tokenizer
@@ -39,6 +40,7 @@ def evaluate(
     base: str | Path | None = None,
     device: str = "auto",
     batch_size: int | None = None,
+    force_base: bool = False,
     on_event: Listener | None = None,
     **keys: Any,
 ) -> Table:
@@ -52,6 +54,7 @@ def evaluate(
         base: where the base is, when it is not where the versions say.
         device: auto, cpu, cuda, cuda:N; the arithmetic is float32 on any.
         batch_size: rows computed at once, which changes no number.
+        force_base: score adapters of another base of the same sizes too; each row says so.
         on_event: told what happens, see ``adapterkit.evaluation.events``.
         keys: how ``data`` is read, as flags: ``document="line", data_text="body"``.
 
@@ -67,7 +70,8 @@ def evaluate(
     store = registry if isinstance(registry, Registry) else Registry(registry)
     wanted = None if base is None else str(base)
     return run(
-        adapters, loaded, memory, registry=store, base=wanted, device=device, batch_size=batch_size, on_event=on_event
+        adapters, loaded, memory, registry=store, base=wanted, device=device, batch_size=batch_size, force_base=force_base,
+        on_event=on_event,
     )  # fmt: skip
 
 
@@ -80,6 +84,7 @@ def run(
     base: str | None = None,
     device: str = "auto",
     batch_size: int | None = None,
+    force_base: bool = False,
     on_event: Listener | None = None,
 ) -> Table:
     """``evaluate`` for text as a loaded recipe; None takes each version's own."""
@@ -87,7 +92,7 @@ def run(
     chosen = [choose(registry, a) for a in adapters]
     if not chosen:
         raise UsageProblem("no adapter was named.", hint="adapterkit evaluate NAME")
-    found = Bases(registry, base, lambda line: tell(Said(line)))
+    found = Bases(registry, base, lambda line: tell(Said(line)), force_base=force_base)
     based = [found.of(c, chosen) for c in chosen]
     source = _Texts(loaded, memory, tell)
     tasks = [_Task(c, b, source.of(c, b, chosen)) for c, b in zip(chosen, based, strict=True)]
@@ -215,6 +220,7 @@ def _score(task: _Task, bench: Bench) -> Score:
         base_loss=alone.mean,
         stops=version.metrics.stops if version else None,
         copied_words=version.metrics.copied_words if version else None,
+        forced_base=any(check_base(v, task.base, force=True) for v, _ in chosen.parts),
     )
 
 

@@ -7,7 +7,7 @@ after any number of adapters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +18,15 @@ from torch import Tensor
 
 from adapterkit.data.pack import Rows
 from adapterkit.errors import DataError
+from adapterkit.generation.load import put_full
 from adapterkit.model.base import Base
 from adapterkit.model.device import Device, choose
 from adapterkit.model.trainable import TORCH_DTYPES, load_model
 from adapterkit.recipe.schema import Recipe
+from adapterkit.registry import full
 from adapterkit.registry.strict import CONFIG as LORA_CONFIG
 from adapterkit.registry.strict import LoraFiles, read_lora, tensor_name
+from adapterkit.registry.version import Version
 from adapterkit.scoring.loss import Loss, PackedLoss, score
 
 AT_ONCE = {"cpu": 1024, "cuda": 8192}  # tokens computed at once; on a CPU more is slower
@@ -44,18 +47,34 @@ class Scorer:
     """One GPT-2 in float32.
 
     Args:
-        base: a base, or a full fine-tune's folder as one.
+        base: what adapters are put into.
         device: auto, cpu, cuda, cuda:N; the arithmetic is float32 on any.
+        whole: all weights of a full fine-tune of its sizes, in place of the base's own.
+
+    Raises:
+        Damaged, Unsupported: the weights are not those of a GPT-2 of these sizes.
     """
 
-    def __init__(self, base: Base, device: str = "auto") -> None:
+    def __init__(self, base: Base, device: str = "auto", *, whole: Iterable[full.Tensor] = ()) -> None:
+        base.check()
         self.base = base
         self.device: Device = choose(device, "fp32")
         # method full: float32 on every device
         model: Any = load_model(base, self.device, Recipe(base=base.id, method="full"))
         model.requires_grad_(False)
+        put_full(model, whole)
         self._core = model.transformer
         self._loss = PackedLoss(model.eval())
+
+    @classmethod
+    def of_full(cls, version: Version, base: Base, device: str = "auto") -> Scorer:
+        """A published full fine-tune, every byte of it checked.
+
+        Raises:
+            Damaged, Unsupported: see ``adapterkit.registry.full``.
+        """
+        full.check_architecture(version, base.config, base.id)
+        return cls(base, device, whole=full.read_tensors(version, base.config))
 
     def loss(
         self,
@@ -145,5 +164,5 @@ def fp32_losses(
     if (folder / LORA_CONFIG).is_file():
         sum_ = [(read_lora(folder, base.dims, "the new adapter"), 1.0)]
     else:
-        scorer = Scorer(Base(folder.name, folder), device)
+        scorer = Scorer(base, device, whole=full.read_folder(folder, base.config, "the new model"))
     return Losses(of_base, scorer.loss(rows, sum_, batch_size=batch_size, progress=progress))

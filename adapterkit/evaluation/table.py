@@ -37,6 +37,7 @@ class Score:
     base_loss: float
     stops: float | None = None  # as measured after training, None for a blend or the base
     copied_words: int | None = None
+    forced_base: bool = False  # scored on another base than it was made on
 
     @property
     def perplexity(self) -> float:
@@ -81,7 +82,7 @@ class Score:
             *("adapter", "digests", "base", "text", "held_out", "length", "tokens", "words", "bytes"),
             *("loss", "base_loss", "perplexity", "base_perplexity", "gain"),
             *("word_perplexity", "base_word_perplexity", "byte_perplexity", "base_byte_perplexity"),
-            *("bits_per_byte", "base_bits_per_byte", "stops", "copied_words"),
+            *("bits_per_byte", "base_bits_per_byte", "stops", "copied_words", "forced_base"),
         )
         return {name: _plain(getattr(self, name)) for name in names}
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from adapterkit.cache import text_folder
 from adapterkit.data.gather import fingerprint
 from adapterkit.data.pack import Rows
 from adapterkit.data.pieces import Pieces
@@ -26,7 +27,6 @@ from adapterkit.errors import DataError
 from adapterkit.evaluation import places
 from adapterkit.evaluation.events import Listener, Read, Said
 from adapterkit.model.base import Base
-from adapterkit.cache import text_folder
 from adapterkit.model.tokenizer import Tokenizer
 from adapterkit.recipe.load import Loaded
 from adapterkit.recipe.schema import DataSpec

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, overload
 
-from adapterkit.errors import BaseMismatch, Forked, Unsupported, UsageProblem
+from adapterkit.errors import Forked, Unsupported, UsageProblem
 from adapterkit.generation import load as loading
 from adapterkit.generation.engine import Batch, Engine, Parts, Request, Written
+from adapterkit.generation.fit import check_base
 from adapterkit.generation.pages import Loaded
 from adapterkit.generation.results import Comparison, Completion, Stream, Usage
 from adapterkit.generation.sampling import Sampling, from_spec
@@ -20,9 +21,10 @@ from adapterkit.model.base import Base, locate
 from adapterkit.model.device import Device, choose
 from adapterkit.refs import Part, from_mapping, parse_adapter
 from adapterkit.registry.store import Registry
-from adapterkit.registry.strict import read_lora
+from adapterkit.registry.strict import read_version
 from adapterkit.registry.version import Version
 
+SIZES_OF_GPT2 = ("gpt2", "distilgpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")  # Hub ids without an owner
 Adapter = str | Mapping[str, float] | Version | None
 
 
@@ -35,6 +37,7 @@ class Writer:
     defaults: Sampling
     engine: Engine
     parts: Parts
+    forced_base: bool = False  # one of the versions was made on another base
 
     @property
     def digests(self) -> tuple[str, ...]:
@@ -49,6 +52,8 @@ class Generator:
         registry: a Registry, its folder, or None for the usual search.
         device: auto, cpu, cuda, cuda:N.
         precision: auto (fp16 on CUDA, fp32 on a CPU), fp32, bf16, fp16.
+        force_base: use adapters of another base of the same sizes too; what they
+            write then says ``forced_base``.
 
     Raises:
         NotFound, BaseMismatch, Damaged: from the call that names the adapter.
@@ -61,6 +66,7 @@ class Generator:
         registry: Registry | Path | str | None = None,
         device: str = "auto",
         precision: str = "auto",
+        force_base: bool = False,
     ) -> None:
         self.registry = registry if isinstance(registry, Registry) else Registry(registry)
         self.base: Base = locate(str(base))
@@ -69,6 +75,8 @@ class Generator:
         self._full: dict[str, Engine] = {}  # full fine-tunes, each a base of its own, by digest
         self._loaded: dict[str, Loaded] = {}  # by digest
         self._versions: dict[str, Version] = {}
+        self.force_base = force_base
+        self._forced: set[str] = set()  # digests of those used on another base than theirs
         self._lock = threading.RLock()
         self._process = os.getpid()
 
@@ -177,9 +185,9 @@ class Generator:
             resolved = self._resolve(adapter)
             engine, parts = self._place(resolved)
         text = ",".join(v.ref if w is None else f"{v.ref}={w:g}" for v, w in resolved) or "base"
-        return Writer(
-            tuple((v, 1.0 if w is None else w) for v, w in resolved), text, _defaults(resolved), engine, parts
-        )
+        versions = tuple((v, 1.0 if w is None else w) for v, w in resolved)
+        forced = any(v.digest in self._forced for v, _ in versions)
+        return Writer(versions, text, _defaults(resolved), engine, parts, forced)
 
     def _resolve(self, adapter: Adapter) -> list[tuple[Version, float | None]]:
         if adapter is None:
@@ -210,19 +218,19 @@ class Generator:
 
     def _lora(self, version: Version) -> Loaded:
         if version.digest not in self._loaded:
-            check_base(version, self.base)
-            version.verify()
+            is_forced = check_base(version, self.base, force=self.force_base)
             engine = self._base_engine()
-            files = read_lora(version.path, self.base.dims, version.ref)
+            files = read_version(version, self.base.dims)
             with engine.lock:
                 self._loaded[version.digest] = engine.bank.load(files)
             self._versions[version.digest] = version
+            if is_forced:
+                self._forced.add(version.digest)
         return self._loaded[version.digest]
 
     def _full_engine(self, version: Version) -> Engine:
         if version.digest not in self._full:
-            version.verify()
-            self._full[version.digest] = loading.engine(Base(version.ref, version.path), self.device)
+            self._full[version.digest] = loading.full_engine(version, self.device)
             self._versions[version.digest] = version
         return self._full[version.digest]
 
@@ -265,30 +273,6 @@ def _batches(writers: list[Writer], requests: list[Request]) -> list[tuple[list[
     return made
 
 
-def check_base(version: Version, base: Base) -> None:
-    """Refuse an adapter of another base.
-
-    Raises:
-        BaseMismatch: weights, config or tokenizer differ.
-    """
-    told, have = version.manifest["base"], base.fingerprints
-    if (told["weights"], told["config"], told["tokenizer"]) == (have.weights, have.config, have.tokenizer):
-        return
-    what = next(k for k in ("config", "tokenizer", "weights") if told[k] != getattr(have, k))
-    layers = told.get("layers")
-    sizes = (
-        f", which has {base.dims.layers} layers, not {layers}"
-        if layers and layers != base.dims.layers
-        else ""
-    )
-    raise BaseMismatch(
-        f"{version.ref} was trained on {told['id']} ({told['weights'][:8]}); this base is {base.id} "
-        f"({have.weights[:8]}){sizes or f', whose {what} is another'}.",
-        hint=f'adapterkit generate {version.ref} "..." --base {told["id"]}',
-        details={"ref": version.ref, "base": told["id"], "differs": what},
-    )
-
-
 def _defaults(resolved: list[tuple[Version, float | None]]) -> Sampling:
     """The settings of the one adapter; a blend has the library's unless its parents agree."""
     found = {from_spec(v.recipe.sample) for v, _ in resolved}
@@ -319,4 +303,5 @@ def _completion(prompt: str, writer: Writer, sampling: Sampling, seed: int, writ
         sampling=sampling,
         usage=Usage(written.prompt_tokens, written.new_tokens),
         seconds=written.seconds,
+        forced_base=writer.forced_base,
     )

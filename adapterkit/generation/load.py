@@ -1,30 +1,92 @@
-"""Building an engine from the files of a base."""
+"""Building an engine from the files of a base or of a full fine-tune."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
+from adapterkit.files import canonical_json
 from adapterkit.generation.engine import Engine
 from adapterkit.generation.gpt2 import GPT2
-from adapterkit.generation.pages import PageBank
-from adapterkit.model.base import Base, canonical_name
+from adapterkit.generation.pages import DTYPES, PageBank
+from adapterkit.model.base import Base
 from adapterkit.model.device import Device
 from adapterkit.model.tokenizer import Tokenizer
-from adapterkit.registry import tensorfile
+from adapterkit.registry import full, tensorfile
+from adapterkit.registry.gpt2 import canonical_name
+from adapterkit.registry.version import Version
 
 
 def engine(base: Base, device: Device) -> Engine:
-    """Weights, tokenizer and an empty bank for a base."""
-    tensors = read_tensors(base.weights)
-    model = GPT2(base.config, tensors, device.place, device.dtype)
-    return Engine(model, Tokenizer(base.folder), PageBank(base.dims, device.place, device.dtype))
+    """Weights, tokenizer and an empty bank for a base.
+
+    Raises:
+        Damaged, Unsupported: it holds other tensors than its config says, or numbers that are not finite.
+    """
+    base.check()
+    return _engine(base, read_tensors(base.weights), device)
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+def full_engine(version: Version, device: Device) -> Engine:
+    """The same for a full fine-tune, every byte of it checked against its manifest.
+
+    Raises:
+        Damaged, Unsupported: see ``adapterkit.registry.full``.
+    """
+    config = full.read_config(version)
+    tensors = {
+        name: as_tensor(dtype, shape, data).to(device.place, device.dtype)
+        for name, dtype, shape, data in full.read_tensors(version, config)
+    }
+    return _engine(Base(version.ref, version.path, checked=config), tensors, device)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
     """Tensors of a GPT-2 file by canonical name, after its header was checked."""
     tensorfile.read_header(path)
     stored = load_file(path)
     return {short: tensor for name, tensor in stored.items() if (short := canonical_name(name))}
+
+
+def put_full(model: Any, tensors: Iterable[full.Tensor]) -> None:
+    """Set every weight of transformers' GPT2LMHeadModel to those of a full fine-tune of its sizes.
+
+    Raises:
+        Damaged, Unsupported: while they are read; the model is then of no use.
+    """
+    parameters = dict(model.transformer.named_parameters())
+    with torch.no_grad():
+        for name, dtype, shape, data in tensors:
+            parameters[name].copy_(as_tensor(dtype, shape, data))
+
+
+def as_tensor(dtype: str, shape: tuple[int, ...], data: bytearray) -> Tensor:
+    """A tensor over bytes, which are not copied."""
+    return torch.frombuffer(data, dtype=DTYPES[dtype]).view(shape)
+
+
+def resident_digest(engine: Engine) -> str:
+    """sha256 over the weights of a base as they are in memory: the same before and after any adapter."""
+    model, digest = engine.model, hashlib.sha256()
+    named = {"wte": model.wte, "wpe": model.wpe, "ln_f.w": model.ln_f[0], "ln_f.b": model.ln_f[1]}
+    for i, block in enumerate(model.blocks):
+        pairs = {"ln_1": block.ln_1, "ln_2": block.ln_2, **block.linear}
+        named |= {
+            f"{i}.{n}.{side}": t for n, pair in pairs.items() for side, t in zip("wb", pair, strict=True)
+        }
+    for name, tensor in named.items():
+        flat = tensor.detach().cpu().contiguous()
+        digest.update(canonical_json([name, list(flat.shape), str(flat.dtype)]))
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _engine(base: Base, tensors: dict[str, Tensor], device: Device) -> Engine:
+    model = GPT2(base.config, tensors, device.place, device.dtype)
+    return Engine(model, Tokenizer(base.folder), PageBank(base.dims, device.place, device.dtype))

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from adapterkit.errors import Unsupported
 from adapterkit.registry.strict import Dims, LoraFiles, tensor_name
 
 RANKS = 8  # in a page
@@ -78,26 +79,47 @@ class PageBank:
         self._free: list[int] = []
 
     def load(self, files: LoraFiles) -> Loaded:
-        """Copy an adapter into pages."""
+        """Copy an adapter into pages; all of it or nothing.
+
+        Raises:
+            Unsupported: its numbers are too large for the format that is computed in.
+        """
         count = -(-files.r // RANKS)
         while len(self._free) < count:
             self._grow()
-        pages = tuple(self._free.pop() for _ in range(count))
-        for target in files.targets:
-            for layer in range(self.dims.layers):
-                self._make(layer, target)
-                a = _tensor(files, tensor_name(layer, target, "A"))  # (r, in)
-                b = _tensor(files, tensor_name(layer, target, "B")).T * files.scale  # (r, out)
-                for i, page in enumerate(pages):
-                    rows = a[i * RANKS : (i + 1) * RANKS]
-                    self._a[layer, target][page, : len(rows)] = rows.to(self.dtype)
-                    self._b[layer, target][page, : len(rows)] = b[i * RANKS : (i + 1) * RANKS].to(self.dtype)
-        return Loaded(pages, frozenset(files.targets))
+        loaded = Loaded(tuple(self._free.pop() for _ in range(count)), frozenset(files.targets))
+        try:
+            for target in files.targets:
+                for layer in range(self.dims.layers):
+                    self._fill(loaded.pages, files, layer, target)
+        except BaseException:
+            self.unload(loaded)
+            raise
+        return loaded
+
+    def _fill(self, pages: tuple[int, ...], files: LoraFiles, layer: int, target: str) -> None:
+        self._make(layer, target)
+        a = _tensor(files, tensor_name(layer, target, "A")).to(self.dtype)  # (r, in)
+        b = (_tensor(files, tensor_name(layer, target, "B")).T * files.scale).to(self.dtype)  # (r, out)
+        # Finite in the file, but times alpha / r, or in float16, it may be no longer.
+        if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
+            raise Unsupported(
+                f"the numbers of layer {layer}'s {target} are too large for {str(self.dtype).removeprefix('torch.')}.",
+                hint="--precision fp32, or train it again with a smaller lora.alpha",
+                code="overflow",
+                details={"layer": layer, "target": target},
+            )
+        for i, page in enumerate(pages):
+            rows = a[i * RANKS : (i + 1) * RANKS]
+            self._a[layer, target][page, : len(rows)] = rows
+            self._b[layer, target][page, : len(rows)] = b[i * RANKS : (i + 1) * RANKS]
 
     def unload(self, loaded: Loaded) -> None:
         """Zero the pages and free them; 0 x NaN is NaN, so a freed page must hold zeros."""
         for target in loaded.targets:
             for layer in range(self.dims.layers):
+                if (layer, target) not in self._a:  # never filled: its loading failed before
+                    continue
                 for page in loaded.pages:
                     self._a[layer, target][page].zero_()
                     self._b[layer, target][page].zero_()

@@ -29,6 +29,7 @@ class Completion:
     sampling: Sampling
     usage: Usage
     seconds: float
+    forced_base: bool = False  # an adapter was made on another base than the one that wrote (force_base)
 
     @property
     def full_text(self) -> str:

@@ -14,7 +14,7 @@ import mmap
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -23,25 +23,10 @@ from typing import Any
 from adapterkit.cache import cache_folder
 from adapterkit.errors import Damaged, NotFound, Unsupported
 from adapterkit.files import canonical_json, sha256_bytes, write_whole
-from adapterkit.registry import tensorfile
+from adapterkit.registry import gpt2, tensorfile
+from adapterkit.registry.gpt2 import ARCHITECTURE
+from adapterkit.registry.gpt2 import canonical_name as canonical_name
 from adapterkit.registry.strict import Dims
-
-# Keys that decide what the model computes, with transformers' defaults.
-ARCHITECTURE: dict[str, Any] = {
-    "model_type": "gpt2",
-    "vocab_size": 50257,
-    "n_positions": 1024,
-    "n_embd": 768,
-    "n_layer": 12,
-    "n_head": 12,
-    "n_inner": None,
-    "activation_function": "gelu_new",
-    "layer_norm_epsilon": 1e-5,
-    "scale_attn_weights": True,
-    "scale_attn_by_inverse_layer_idx": False,
-    "reorder_and_upcast_attn": False,
-    "tie_word_embeddings": True,
-}
 
 
 @dataclass(frozen=True)
@@ -61,27 +46,21 @@ class Base:
     id: str
     folder: Path
     revision: str | None = None
+    # The config where it was read and checked before, as that of a published full fine-tune is.
+    checked: dict[str, Any] | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def config(self) -> dict[str, Any]:
         """config.json with the architecture's defaults filled in."""
+        if self.checked is not None:
+            return self.checked
         try:
-            told = json.loads((self.folder / "config.json").read_text())
-        except (OSError, ValueError) as e:
+            raw = (self.folder / "config.json").read_bytes()
+        except OSError as e:
             raise NotFound(
                 f"{self.folder} is not a model: its config.json can't be read.", hint="--base FOLDER"
             ) from e
-        if told.get("model_type") != "gpt2":
-            raise Unsupported(
-                f"the base {self.id!r} is a {told.get('model_type')!r} model; AdapterKit is for GPT-2.",
-                hint="--base gpt2, gpt2-medium, distilgpt2, a folder with a GPT-2, or embedded",
-            )
-        if told.get("tie_word_embeddings") is False:
-            raise Unsupported(
-                f"the base {self.id!r} has a head of its own; GPT-2 shares it with its embeddings.",
-                hint="use a plain GPT-2",
-            )
-        return {**ARCHITECTURE, **told}
+        return gpt2.read_config(raw, self.id)
 
     @property
     def dims(self) -> Dims:
@@ -107,10 +86,22 @@ class Base:
     def fingerprints(self) -> Fingerprints:
         architecture = {k: self.config[k] for k in ARCHITECTURE}
         return Fingerprints(
-            weights=_cached_weights(self.weights),
+            weights=_cached_weights(self.weights, self.id),
             config=sha256_bytes(canonical_json(architecture)),
             tokenizer=tokenizer_fingerprint(self.folder),
         )
+
+    def check(self) -> None:
+        """Refuse weights that are not exactly those of the config, or hold a number that is not finite.
+
+        Costs nothing on the second start: names and shapes are read from the header,
+        and that all is finite is kept with the fingerprint.
+
+        Raises:
+            Damaged, Unsupported: what is wrong with them, and where to get others.
+        """
+        gpt2.check_tensors(self.config, tensorfile.read_header(self.weights), self.id)
+        _cached_weights(self.weights, self.id)
 
 
 def locate(base: str, folder: Path | None = None, on_download: Callable[[str], None] | None = None, *,
@@ -160,16 +151,15 @@ def recall(weights: str) -> str | None:
 # --- fingerprints -------------------------------------------------------------
 
 
-def canonical_name(name: str) -> str | None:
-    """A stored tensor's name without its prefix; None for mask buffers and the tied head."""
-    name = name.removeprefix("transformer.")
-    if name == "lm_head.weight" or name.endswith((".attn.bias", ".attn.masked_bias")):
-        return None
-    return name
+def weights_fingerprint(path: Path, label: str = "") -> str:
+    """sha256 over (name, shape, dtype, bytes) of the stored tensors in order of name.
 
+    Args:
+        label: whose weights they are, for messages.
 
-def weights_fingerprint(path: Path) -> str:
-    """sha256 over (name, shape, dtype, bytes) of the stored tensors in order of name."""
+    Raises:
+        Damaged: a number is not finite, or the file is torn.
+    """
     header = tensorfile.read_header(path)
     digest = hashlib.sha256()
     named = sorted((short, name) for name in header.entries if (short := canonical_name(name)))
@@ -179,7 +169,10 @@ def weights_fingerprint(path: Path) -> str:
             digest.update(canonical_json([short, entry.shape, entry.dtype]))
             view = memoryview(data)[header.data_start + entry.begin : header.data_start + entry.end]
             digest.update(view)
+            bad = tensorfile.not_finite(entry.dtype, view)
             view.release()
+            if bad:
+                raise gpt2.not_finite_error(label or path.name, short, bad)
     return digest.hexdigest()
 
 
@@ -204,16 +197,17 @@ def tokenizer_fingerprint(folder: Path) -> str:
     return sha256_bytes(canonical_json([sorted(vocab.items()), merges]))
 
 
-def _cached_weights(path: Path) -> str:
+def _cached_weights(path: Path, label: str) -> str:
     real = path.resolve()
     stat = real.stat()
-    key = [str(real), stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+    # "finite": what is kept was found to be so; a fingerprint of before that was looked at is taken again
+    key = ["finite", str(real), stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
     store = cache_folder() / "fingerprints" / f"{sha256_bytes(canonical_json(key))[:32]}.json"
     with suppress(OSError, ValueError, KeyError, TypeError):
         told = json.loads(store.read_bytes())
         if told["key"] == key:
             return str(told["sha256"])
-    digest = weights_fingerprint(real)
+    digest = weights_fingerprint(real, label)
     with suppress(OSError):  # a cache that can't be written only costs time
         os.makedirs(store.parent, exist_ok=True)
         write_whole(store, canonical_json({"key": key, "sha256": digest}))

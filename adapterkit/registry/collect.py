@@ -138,7 +138,7 @@ def _why_kept(shelf: Shelf, v: Version, begun_from: set[str], now: bool) -> str:
     meaning = [a for a, target in shelf.aliases.items() if target.version == v.number]
     if meaning:
         return f"{v.name}@{meaning[0]} means it"
-    if v.ref in begun_from:
+    if {v.ref, f"{v.name}@{v.digest[:8]}"} & begun_from:
         return "an unfinished run begins with it"
     left = deleted_at(v) + UNDO_DAYS * DAY - time.time()
     if left <= 0 or now:

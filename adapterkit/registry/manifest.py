@@ -50,6 +50,8 @@ def parse_manifest(raw: bytes, where: str, digest: str = "") -> dict[str, Any]:
         Unsupported: it was written by a newer AdapterKit.
     """
     manifest: dict[str, Any] = json.loads(raw)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        raise ValueError("no table of files")
     if canonical_json(seal(manifest)) != raw or digest not in ("", manifest["digest"]):
         raise ValueError("changed")
     if manifest["min_reader"] > SCHEMA:

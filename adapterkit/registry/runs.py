@@ -41,6 +41,7 @@ class Run:
     begun: str  # ISO time, UTC
     saved: str  # ISO time, UTC
     start: str = ""  # ref of the version whose weights it begins with
+    is_forced: bool = False  # which were made on another base
     step: int = 0
     steps: int = 0  # at most
     pid: int = 0

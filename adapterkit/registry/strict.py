@@ -1,49 +1,35 @@
 """Reading a LoRA adapter's files with suspicion, before anything is built from them.
 
-The config is read key by key from a whitelist, target modules are literal
-names, the file must hold exactly the expected tensors in the expected shapes,
-all finite. Nothing here changes a base or runs code. No tensor library.
+Each file is opened once; what is read is what is hashed and what is parsed. The
+config is read key by key, the file must hold exactly the expected tensors in the
+expected shapes, all finite. Nothing here changes a base or runs code. No tensor
+library. The ways in: ``read_version`` for what is in a registry, ``read_lora``
+for a folder from elsewhere or one that was just written.
 """
 
 from __future__ import annotations
 
-import json
-import math
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from adapterkit.errors import Damaged, Unsupported
-from adapterkit.recipe.schema import TARGETS
-from adapterkit.registry import tensorfile
+from adapterkit.errors import AdapterKitError, Damaged, Unsupported
+from adapterkit.registry import gpt2, opening, tensorfile
+from adapterkit.registry.lora_config import CONFIG as CONFIG
+from adapterkit.registry.lora_config import HARMLESS as HARMLESS
+from adapterkit.registry.lora_config import KNOWN as KNOWN
+from adapterkit.registry.lora_config import MAX_ALPHA as MAX_ALPHA
+from adapterkit.registry.lora_config import MAX_CONFIG, read_shape
+from adapterkit.registry.lora_config import MAX_RANK as MAX_RANK
+from adapterkit.registry.lora_config import PLAIN_BEGINNINGS as PLAIN_BEGINNINGS
+from adapterkit.registry.lora_config import lora_scale as lora_scale
+from adapterkit.registry.version import Version
 
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-MAX_RANK = 256
-MAX_ALPHA = 1e6
-# Other ways to begin a LoRA (pissa, olora, loftq, corda) change the base, so the adapter fits no other copy of it.
-PLAIN_BEGINNINGS = (None, True, False, "gaussian")
-KNOWN = frozenset(TARGETS["all"])
-# Keys that say nothing about the weights, or are checked by name below; any other must be empty.
-HARMLESS = frozenset(
-    [
-        "peft_type",
-        "task_type",
-        "r",
-        "lora_alpha",
-        "lora_dropout",
-        "target_modules",
-        "use_rslora",
-        "fan_in_fan_out",
-        "bias",
-        "inference_mode",
-        "base_model_name_or_path",
-        "revision",
-        "peft_version",
-        "auto_mapping",
-        "megatron_core",
-        "qalora_group_size",
-    ]
-)
+WEIGHTS = "adapter_model.safetensors"
+PICKLES = ("adapter_model.bin", "pytorch_model.bin")
+SIZES_DIFFER = ("missing-tensors", "extra-tensors", "other-tensors", "wrong-shape")  # codes
 
 
 @dataclass(frozen=True)
@@ -73,6 +59,50 @@ class LoraFiles:
     tensors: dict[str, tuple[str, tuple[int, ...], bytes]]  # name -> dtype, shape, bytes
 
 
+def read_version(version: Version, dims: Dims) -> LoraFiles:
+    """A published adapter, every file of it checked against its manifest, if it fits a base of these sizes.
+
+    Raises:
+        Damaged: a file is not the one that was published, or see ``read_lora``.
+        Unsupported: see ``read_lora``.
+    """
+    opening.check_folder(version)
+    version.verify(but=(CONFIG, WEIGHTS))
+    return _read(version.path, dims, version.ref, partial(opening.check_sum, version))
+
+
+def read_lora(folder: Path, dims: Dims, label: str) -> LoraFiles:
+    """The adapter in a folder, if it fits a base of these sizes exactly.
+
+    Raises:
+        Damaged: files missing, torn, links, not finite, of another base.
+        Unsupported: an adapter of a kind that is not served here.
+    """
+    if not (folder / WEIGHTS).exists() and any((folder / name).exists() for name in PICKLES):
+        raise _pickle(label)
+    return _read(folder, dims, label, lambda name, sha256: None)
+
+
+def fits(version: Version, dims: Dims) -> bool:
+    """Whether a published adapter has the shapes for a base of these sizes; its weights are not read.
+
+    Raises:
+        Damaged, Unsupported: it would fit no base.
+    """
+    opening.check_folder(version)
+    with opening.opened(version.path, CONFIG, version.ref, limit=MAX_CONFIG) as file:
+        shape = read_shape(file.read(), version.ref)
+    with opening.opened(version.path, WEIGHTS, version.ref) as file:
+        header = tensorfile.header_of(file, os.fstat(file.fileno()).st_size, f"{WEIGHTS} of {version.ref}")
+    try:
+        _compare(expected_shapes(dims, shape.targets, shape.r), header, version.ref)
+    except AdapterKitError as e:
+        if e.code in SIZES_DIFFER:
+            return False
+        raise
+    return True
+
+
 def tensor_name(layer: int, target: str, side: str) -> str:
     """PEFT's name of one tensor; side is A (r, in) or B (out, r)."""
     return f"base_model.model.transformer.h.{layer}.{target}.lora_{side}.weight"
@@ -88,81 +118,39 @@ def expected_shapes(dims: Dims, targets: tuple[str, ...], r: int) -> dict[str, t
     return shapes
 
 
-def lora_scale(r: int, alpha: float, rslora: bool) -> float:
-    """What B @ A is multiplied by; rsLoRA (Kalajdzievski 2023) divides by the root of the rank."""
-    return alpha / math.sqrt(r) if rslora else alpha / r
+def _read(folder: Path, dims: Dims, label: str, check: Callable[[str, str], None]) -> LoraFiles:
+    """The adapter in a folder; ``check`` is given the name and sha256 of each file that was read."""
+    with opening.opened(folder, CONFIG, label, limit=MAX_CONFIG) as file:
+        config = opening.Hashed(file)
+        raw = config.read(MAX_CONFIG)
+        check(CONFIG, config.finish())
+    shape = read_shape(raw, label)
+    with opening.opened(folder, WEIGHTS, label) as file:
+        weights = opening.Hashed(file)
+        header = tensorfile.header_of(weights, os.fstat(file.fileno()).st_size, f"{WEIGHTS} of {label}")
+        # Before a tensor is read: no more is kept than an adapter of this shape has.
+        _compare(expected_shapes(dims, shape.targets, shape.r), header, label)
+        tensors = {name: _tensor(weights, name, e, label) for name, e in header.in_order()}
+        check(WEIGHTS, weights.finish())
+    return LoraFiles(shape.r, shape.scale, shape.targets, tensors)
 
 
-def read_lora(folder: Path, dims: Dims, label: str) -> LoraFiles:
-    """The adapter in a folder, if it fits a base of these sizes exactly.
-
-    Raises:
-        Damaged: files missing, torn, not finite.
-        Unsupported: an adapter of a kind that is not served here.
-    """
-    config = _config(folder, label)
-    targets, r = tuple(sorted(config["target_modules"])), config["r"]
-    path = folder / WEIGHTS
-    if not path.is_file():
+def _tensor(
+    weights: opening.Hashed, name: str, entry: tensorfile.Entry, label: str
+) -> tuple[str, tuple[int, ...], bytes]:
+    data = weights.read(entry.end - entry.begin)
+    if len(data) != entry.end - entry.begin:
         raise Damaged(
-            f"{label} has no {WEIGHTS}.",
-            hint="pickled .bin files are not opened; convert them where you trust them",
+            f"{label}: {WEIGHTS} became shorter while it was read.", hint="copy it again", code="truncated"
         )
-    header = tensorfile.read_header(path)
-    _compare(expected_shapes(dims, targets, r), header, label)
-    tensors = {}
-    with path.open("rb") as file:
-        for name, entry in header.entries.items():
-            data = tensorfile.read_bytes(file, header, name)
-            if bad := tensorfile.not_finite(entry.dtype, data):
-                raise Damaged(
-                    f"{label} holds {bad} numbers that are not finite in {name}.", hint="train it again"
-                )
-            tensors[name] = (entry.dtype, entry.shape, data)
-    scale = lora_scale(r, float(config["lora_alpha"]), bool(config.get("use_rslora")))
-    return LoraFiles(r, scale, targets, tensors)
-
-
-def _config(folder: Path, label: str) -> dict[str, Any]:
-    try:
-        config: dict[str, Any] = json.loads((folder / CONFIG).read_bytes()[: 1 << 20])
-        kind = config["peft_type"], config["task_type"], config.get("bias", "none")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
+    if bad := tensorfile.not_finite(entry.dtype, data):
         raise Damaged(
-            f"{label}: its {CONFIG} can't be read ({type(e).__name__}).", hint="fetch it again"
-        ) from None
-    if kind != ("LORA", "CAUSAL_LM", "none"):
-        raise Unsupported(
-            f"{label} is {kind[0]} for {kind[1]} with bias {kind[2]}; only plain LoRA for text is served."
+            f"{label} holds {bad} numbers that are not finite in {name}.",
+            hint="train it again",
+            code="not-finite",
+            details={"tensor": name, "count": bad},
         )
-    full = [k for k, v in config.items() if k not in HARMLESS and v not in (None, False, [], {}, "")]
-    full = [k for k in full if k != "init_lora_weights" or config[k] not in PLAIN_BEGINNINGS]
-    if full:
-        raise Unsupported(
-            f"{label} uses {', '.join(sorted(full))}, which is not plain LoRA.", hint="merge it with PEFT"
-        )
-    r, alpha, targets = config.get("r"), config.get("lora_alpha"), config.get("target_modules")
-    if type(r) is not int or not 1 <= r <= MAX_RANK:
-        raise Unsupported(f"{label} has rank {r!r}; 1 to {MAX_RANK} are served.")
-    if type(alpha) not in (int, float) or not abs(alpha) <= MAX_ALPHA:  # type: ignore[arg-type]
-        raise Damaged(
-            f"{label} has lora_alpha {alpha!r}, which is no number.", hint="mend it in adapter_config.json"
-        )
-    if config.get("use_rslora") not in (None, True, False):
-        raise Damaged(
-            f"{label} has use_rslora {config['use_rslora']!r}, which is neither true nor false.",
-            hint="mend it in adapter_config.json",
-        )
-    if (
-        not isinstance(targets, list)
-        or not targets
-        or not all(isinstance(t, str) and t in KNOWN for t in targets)
-    ):
-        raise Unsupported(
-            f"{label} targets {str(targets)[:80]}; exact names are needed: {', '.join(sorted(KNOWN))}.",
-            hint="patterns are not run",
-        )
-    return config
+    return entry.dtype, entry.shape, data
 
 
 def _compare(expected: dict[str, tuple[int, int]], header: tensorfile.Header, label: str) -> None:
@@ -171,14 +159,30 @@ def _compare(expected: dict[str, tuple[int, int]], header: tensorfile.Header, la
     if missing or extra:
         told = [f"lacks {len(missing)} tensors such as {missing[0]}"] if missing else []
         told += [f"has {len(extra)} that do not belong, such as {extra[0]}"] if extra else []
-        raise Damaged(
-            f"{label} does not fit this base: it {' and '.join(told)}.", hint="use the base it was trained on"
+        code = "other-tensors" if missing and extra else "missing-tensors" if missing else "extra-tensors"
+        raise _unfit(label, f"it {' and '.join(told)}", code)
+    for name, shape in expected.items():
+        if found[name] != shape:
+            raise _unfit(label, f"{name} is {found[name]}, expected {shape}", "wrong-shape")
+    if odd := {e.dtype for e in header.entries.values()} - set(gpt2.STORED):
+        raise Unsupported(
+            f"{label} stores {', '.join(sorted(odd))}; F32, F16 and BF16 are read.",
+            hint="save it again in float32",
+            code="dtype",
+            details={"dtypes": sorted(odd)},
         )
-    wrong = [n for n in expected if found[n] != expected[n]]
-    if wrong:
-        raise Damaged(
-            f"{label} does not fit this base: {wrong[0]} is {found[wrong[0]]}, expected {expected[wrong[0]]}.",
-            hint="use the base it was trained on",
-        )
-    if odd := {e.dtype for e in header.entries.values()} - {"F32", "F16", "BF16"}:
-        raise Unsupported(f"{label} stores {', '.join(sorted(odd))}; F32, F16 and BF16 are read.")
+
+
+def _unfit(label: str, why: str, code: str) -> Damaged:
+    return Damaged(
+        f"{label} does not fit this base: {why}.", hint="use the base it was trained on", code=code
+    )
+
+
+def _pickle(label: str) -> Damaged:
+    return Damaged(
+        f"{label} has no {WEIGHTS}, only a pickle, which can run code, so it is not opened.",
+        hint="pickled .bin files are not opened; convert them where you trust them: "
+        "PeftModel.from_pretrained(base, FOLDER).save_pretrained(FOLDER)",
+        code="pickle",
+    )

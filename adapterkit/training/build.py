@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from adapterkit.generation.load import put_full
 from adapterkit.model import base as bases
 from adapterkit.model import trainable
-from adapterkit.model.base import Base
-from adapterkit.registry.strict import read_lora
+from adapterkit.registry import full
+from adapterkit.registry.strict import read_version
 from adapterkit.scoring.loss import PackedLoss, probe_isolation
 from adapterkit.training import pace
 from adapterkit.training.pace import Pace
@@ -42,11 +43,14 @@ def build(job: Job) -> Built:
     recipe = job.recipe
     torch.manual_seed(recipe.train.seed)
     bases.remember(job.base)
-    model = trainable.load_model(_begins_with(job), job.device, recipe)
+    job.base.check()
+    model = trainable.load_model(job.base, job.device, recipe)
+    if job.start is not None and recipe.method == "full":
+        full.check_architecture(job.start, job.base.config, job.base.id)
+        put_full(model, full.read_tensors(job.start, job.base.config))
     wrapped = trainable.attach_lora(model, recipe) if recipe.method == "lora" else None
     if job.start is not None and wrapped is not None:
-        job.start.verify()
-        trainable.put_lora(wrapped, read_lora(job.start.path, job.base.dims, job.start.ref))
+        trainable.put_lora(wrapped, read_version(job.start, job.base.dims))
     inner = wrapped.get_base_model() if wrapped is not None else model
     module = PackedLoss(inner, fast=recipe.train.fast, dtype=job.device.dtype)
     if recipe.data.packing == "isolated":
@@ -54,14 +58,6 @@ def build(job: Job) -> Built:
         exact = recipe.train.quantize == "none"
         probe_isolation(module, vocabulary, length, job.device.place, exact=exact)
     return Built(module, model, wrapped)
-
-
-def _begins_with(job: Job) -> Base:
-    """The base, or the full fine-tune that this one goes on from."""
-    if job.start is None or job.recipe.method == "lora":
-        return job.base
-    job.start.verify()
-    return Base(job.base.id, job.start.path)
 
 
 def measured(job: Job, built: Built) -> list[Pace]:

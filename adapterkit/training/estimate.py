@@ -85,28 +85,41 @@ class Plan:
 
 
 def plan(source: Source | Recipe, *, name: str | None = None, start_from: Start = None,
-             registry: Registry | Path | str | None = None, on_event: Listener | None = None, **keys: Any) -> Plan:  # fmt: skip
+             registry: Registry | Path | str | None = None, on_event: Listener | None = None,
+             force_base: bool = False, **keys: Any) -> Plan:  # fmt: skip
     """What ``train`` with the same arguments would do and take; trains and publishes nothing.
 
     Args:
-        source, name, start_from, registry, on_event, keys: as for ``train``.
+        source, name, start_from, registry, on_event, force_base, keys: as for ``train``.
 
     Raises:
         AdapterKitError: what ``train`` would refuse.
     """
     loaded, memory = understand(source, keys, on_event or ignore, verb="plan", name=name or "")
     return estimate(
-        loaded, name=name, start_from=start_from, registry=registry, tell=on_event or ignore, memory=memory
+        loaded,
+        name=name,
+        start_from=start_from,
+        registry=registry,
+        tell=on_event or ignore,
+        memory=memory,
+        force_base=force_base,
     )
 
 
 def estimate(loaded: Loaded, *, name: str | None = None, start_from: Start = None,
              registry: Registry | Path | str | None = None, tell: Listener = ignore,
-             memory: Documents | None = None) -> Plan:  # fmt: skip
+             memory: Documents | None = None, force_base: bool = False) -> Plan:  # fmt: skip
     """``plan`` for a loaded recipe."""
     store = registry if isinstance(registry, Registry) else Registry(registry)
     job = jobs.plan(
-        loaded, name=name, registry=store, tell=tell, memory=memory, start=named(start_from, store)
+        loaded,
+        name=name,
+        registry=store,
+        tell=tell,
+        memory=memory,
+        start=named(start_from, store),
+        force_base=force_base,
     )
     existing = find_same(job)
     refuse_without_room(job)

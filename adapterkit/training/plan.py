@@ -18,7 +18,7 @@ from adapterkit.cache import text_folder
 from adapterkit.data.prepare import Prepared, prepare
 from adapterkit.data.sources import Documents
 from adapterkit.errors import NameTaken, RecipeError, Unsupported
-from adapterkit.generation.generator import check_base
+from adapterkit.generation.fit import check_base
 from adapterkit.model import base as bases
 from adapterkit.model import quantize
 from adapterkit.model.base import Base
@@ -60,6 +60,7 @@ class Job:
     folder: Path | None = None  # of the recipe file; relative sources are looked up there
     is_from_memory: bool = False
     start: Version | None = None  # whose weights it begins with
+    is_forced: bool = False  # which were made on another base
     ends_at: int | None = None  # the step after which it was ended by --finish
 
     @property
@@ -97,11 +98,13 @@ def plan(
     tell: Listener = ignore,
     memory: Documents | None = None,
     start: Version | None = None,
+    force_base: bool = False,
 ) -> Job:
     """Read text and base, decide every ``auto``; trains nothing, writes nothing.
 
     Args:
         start: a version whose weights it begins with; base, method and shape are then its.
+        force_base: take it also when it was made on another base of the same sizes.
     """
     loaded = onward(loaded, start) if start is not None else loaded
     recipe = loaded.recipe
@@ -114,8 +117,9 @@ def plan(
         )
     device = _device(recipe)
     base = bases.locate(recipe.base, loaded.folder, on_download=lambda line: tell(Said(line)))
-    if start is not None:
-        check_base(start, base)
+    is_forced = start is not None and check_base(start, base, force=force_base)
+    if start is not None and is_forced:
+        tell(Said(f"{start.ref} was made on another base; training begins with it because of --force-base."))
     if recipe.method == "lora":
         match(base.dims, recipe.lora)  # refuses unknown targets before the text is read
     bits = quantize.decide(recipe, base, device)
@@ -135,6 +139,7 @@ def plan(
         recipe=_with_bits(resolve(recipe, prepared, base, device), bits.choice),
         given=recipe,
         start=start,
+        is_forced=is_forced,
         origins=loaded.origins,
         prepared=prepared,
         base=base,

@@ -157,7 +157,8 @@ def _manifest(job: Job, losses: Losses | None, samples: Samples) -> dict[str, An
         "made_from": job.made_from,
         "environment": environment(job),
         "metrics": asdict(_metrics(job, losses, samples)),
-        "lineage": {"how": "train", "parents": [job.start.digest] if job.start else []},
+        "lineage": {"how": "train", "parents": [job.start.digest] if job.start else []}
+        | ({"forced_base": True} if job.is_forced else {}),
     }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from adapterkit.errors import AdapterKitError, DataError, Unsupported
 from adapterkit.evaluation import places
-from adapterkit.generation.generator import check_base
+from adapterkit.generation.fit import check_base
 from adapterkit.model import base as bases
 from adapterkit.recipe.load import Loaded
 from adapterkit.recipe.schema import DataSpec
@@ -69,7 +69,8 @@ def _planned(version: Version, source: str | None, note: str, store: Registry, t
         recipe = version.recipe.model_copy(update={"data": spec, "base": base})
         try:
             job = plan(Loaded(recipe, version.name, folder, {}), name=version.name, note=note, registry=store,
-                       tell=tell, start=parents[0] if parents else None)  # fmt: skip
+                       tell=tell, start=parents[0] if parents else None,
+                       force_base=bool(version.manifest["lineage"].get("forced_base")))  # fmt: skip
         except DataError:
             continue
         found = found or job

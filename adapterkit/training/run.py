@@ -39,6 +39,7 @@ def train(
     start_from: Start = None,
     registry: Registry | Path | str | None = None,
     resume: bool = True,
+    force_base: bool = False,
     on_event: Listener | None = None,
     **keys: Any,
 ) -> Version:
@@ -54,6 +55,7 @@ def train(
         registry: a Registry, its folder, or None for the usual search.
         resume: go on with the same run where it was broken off, and answer with the
             version when it was trained before; False begins anew in both cases.
+        force_base: begin also with weights that were made on another base of the same sizes.
         on_event: told what happens, see ``adapterkit.training.events``.
         keys: recipe keys as flags: ``lora_r=16, epochs=3, base="embedded"``.
 
@@ -66,7 +68,7 @@ def train(
     loaded, memory = understand(source, keys, on_event or ignore, verb="train", name=name or "")
     return run(
         loaded, name=name, note=note, start_from=start_from, registry=registry, resume=resume,
-        on_event=on_event, memory=memory,
+        on_event=on_event, memory=memory, force_base=force_base,
     )  # fmt: skip
 
 
@@ -80,13 +82,15 @@ def run(
     resume: bool = True,
     on_event: Listener | None = None,
     memory: Documents | None = None,
+    force_base: bool = False,
 ) -> Version:
     """``train`` for a loaded recipe."""
     begun = time.monotonic()
     tell = on_event or ignore
     store = registry if isinstance(registry, Registry) else Registry(registry)
     start = named(start_from, store)
-    job = plan(loaded, name=name, note=note, registry=store, tell=tell, memory=memory, start=start)
+    job = plan(loaded, name=name, note=note, registry=store, tell=tell, memory=memory, start=start,
+               force_base=force_base)  # fmt: skip
     version, existed = _begin(job) if not resume else _go_on(job)
     tell(Finished(version, existed=existed, seconds=time.monotonic() - begun))
     return version
@@ -182,7 +186,8 @@ def _stored(which: str | None, registry: Registry | Path | str | None, tell: Lis
     found = runs.find(store.path, which)
     loaded = unfinished.loaded(found)
     start = store[found.start] if found.start else None
-    job = plan(loaded, name=found.name, note=found.note, registry=store, tell=tell, start=start)
+    job = plan(loaded, name=found.name, note=found.note, registry=store, tell=tell, start=start,
+               force_base=found.is_forced)  # fmt: skip
     job, same = unfinished.match(job)
     if same is None or same.id != found.id:
         raise unfinished.other_text(found)

@@ -53,6 +53,7 @@ def begin(job: Job, *, is_fresh: bool) -> Run:
         note=job.note,
         is_fresh=is_fresh,
         start=f"{job.start.name}@{job.start.digest[:8]}" if job.start else "",
+        is_forced=job.is_forced,
         after=max((v.number for v in versions), default=0),
         begun=now,
         saved=now,

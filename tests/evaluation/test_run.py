@@ -14,10 +14,10 @@ from peft import PeftModel
 from transformers import GPT2LMHeadModel
 
 import adapterkit as ak
+from adapterkit.cache import cache_folder
 from adapterkit.errors import BaseMismatch, Damaged, DataError, NotFound, Unsupported, UsageProblem
 from adapterkit.evaluation import places
 from adapterkit.evaluation.events import Event, Said, Scoring
-from adapterkit.cache import cache_folder
 from adapterkit.model.tokenizer import Tokenizer
 from adapterkit.registry.store import Registry
 from tests.conftest import SENTENCES

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from adapterkit.model import measure
 from adapterkit.cache import cache_folder
+from adapterkit.model import measure
 
 
 def _kept() -> list[Path]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from adapterkit.errors import AdapterKitError, Damaged, Unsupported
+from adapterkit.errors import Damaged, Unsupported
 from adapterkit.registry import strict, tensorfile
 from adapterkit.registry.strict import CONFIG, WEIGHTS, Dims, read_lora, tensor_name
 from tests.make import make_peft_adapter
@@ -185,7 +185,7 @@ def test_a_pickle_under_the_name_of_safetensors_is_not_run(plain: Path, tmp_path
 # --- a config that does not fit ---
 
 
-@pytest.mark.parametrize("r", [0, -1, 257, 1000, 4.0, True, "4", None, [4], 10**400])
+@pytest.mark.parametrize("r", [0, -1, 257, 1000, 4.0, True, "4", None, [4], 10**19])
 def test_a_rank_out_of_bounds_is_refused(plain: Path, r: object) -> None:
     with pytest.raises(Unsupported, match=r"noir@1 has rank .*; 1 to 256 are served"):
         read_lora(_set(plain, r=r), TINY, "noir@1")
@@ -196,15 +196,21 @@ def test_a_rank_that_is_not_that_of_the_tensors_is_refused(plain: Path) -> None:
         read_lora(_set(plain, r=8), TINY, "noir@1")
 
 
-@pytest.mark.parametrize("alpha", [math.inf, -math.inf, math.nan, "16", None, True, [8]])
+@pytest.mark.parametrize("alpha", [1e7, -1e7, "16", None, True, [8]])
 def test_an_alpha_that_is_no_number_is_refused(plain: Path, alpha: object) -> None:
     with pytest.raises(Damaged, match=r"noir@1 has lora_alpha .*, which is no number"):
         read_lora(_set(plain, lora_alpha=alpha), TINY, "noir@1")
 
 
-def test_an_alpha_too_big_for_a_float_is_refused(plain: Path) -> None:
-    with pytest.raises(AdapterKitError):
-        read_lora(_set(plain, lora_alpha=10**400), TINY, "noir@1")
+@pytest.mark.parametrize(
+    "alpha", ["Infinity", "-Infinity", "NaN", "1e999", "9" * 400, "9" * 5000], ids=lambda text: text[:9]
+)
+def test_an_alpha_that_no_other_reader_takes_is_refused(plain: Path, alpha: str) -> None:
+    text = (_set(plain, lora_alpha="HERE") / CONFIG).read_text()
+    (plain / CONFIG).write_text(text.replace('"HERE"', alpha))
+    with pytest.raises(Damaged, match=r"can't be read: (it has a number of \d|.* is no finite number)") as e:
+        read_lora(plain, TINY, "noir@1")
+    assert e.value.code == "config-number"
 
 
 @pytest.mark.parametrize("word", ["yes", 2, [], {"on": True}])
@@ -281,12 +287,12 @@ def test_a_config_that_can_not_be_read_is_refused(plain: Path, raw: bytes) -> No
 
 
 def test_a_config_nested_deeply_is_refused(plain: Path) -> None:
-    (plain / CONFIG).write_bytes(b"[" * 100_000)
+    (plain / CONFIG).write_bytes(b"[" * 60_000)
     with pytest.raises(Damaged, match="can't be read"):
         read_lora(plain, TINY, "noir@1")
 
 
 def test_a_missing_config_is_refused(plain: Path) -> None:
     (plain / CONFIG).unlink()
-    with pytest.raises(Damaged, match="can't be read"):
+    with pytest.raises(Damaged, match=r"noir@1 has no adapter_config\.json"):
         read_lora(plain, TINY, "noir@1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 from collections.abc import Callable
@@ -188,6 +189,48 @@ def test_a_length_that_can_not_be_is_refused(tmp_path: Path, case: str) -> None:
         tensorfile.read_header(path)
 
 
+def test_a_packed_file_may_have_a_longer_header(tmp_path: Path) -> None:
+    tensorfile.write(tmp_path / "x", _some(), {"manifest": "m" * (2 << 20)})
+    with pytest.raises(Damaged, match="its header says"):
+        tensorfile.read_header(tmp_path / "x")
+    assert tensorfile.read_header(tmp_path / "x", cap=4 << 20).entries.keys() == _some().keys()
+
+
+def test_a_header_is_read_from_what_is_open_already(tmp_path: Path) -> None:
+    tensorfile.write(tmp_path / "x", _some(), {})
+    raw = io.BytesIO((tmp_path / "x").read_bytes())
+    header = tensorfile.header_of(raw, len(raw.getvalue()), "x")
+    assert header == tensorfile.read_header(tmp_path / "x")
+    assert raw.tell() == header.data_start
+
+
+def test_tensors_in_order_are_those_of_the_file(tmp_path: Path) -> None:
+    table = {"late": _f32(4, 8), "early": _f32(0, 4), "none": _f32(4, 4)}
+    header = tensorfile.read_header(_file(tmp_path / "x", table, bytes(8)))
+    assert [name for name, _ in header.in_order()] == ["early", "none", "late"]
+
+
+CODES = {
+    b'{"a":1,"a":1}': "header-duplicate-key",
+    b'{"__metadata__":{"a":1}}': "header-metadata",
+    b'{"a":1e999}': "header-number",
+    b'{"a":NaN}': "header-number",
+    b'{"a":' + b"9" * 21 + b"}": "header-number",
+    b'{"a":' + b"[" * 90_000: "header-nesting",
+    b'{"\xe4":1}': "header-encoding",
+    b'{"a":': "header-json",
+    b'{"a":1}': "tensor-entry",
+    b'{"../a":1}': "tensor-name",
+}
+
+
+@pytest.mark.parametrize("header", CODES, ids=CODES.values())
+def test_each_cause_has_its_own_code(tmp_path: Path, header: bytes) -> None:
+    with pytest.raises(Damaged) as e:
+        tensorfile.read_header(_file(tmp_path / "x", header))
+    assert e.value.code == CODES[header]
+
+
 def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
     whole, path = tmp_path / "whole", tmp_path / "cut"
     tensorfile.write(whole, _some(), {"format": "pt"})
@@ -241,6 +284,14 @@ def test_numbers_that_are_not_finite_are_counted(dtype: str, kind: str) -> None:
     }[dtype]
     good, every = np.array(bits[:4], kind).tobytes(), np.array(bits, kind).tobytes()
     assert (tensorfile.not_finite(dtype, good), tensorfile.not_finite(dtype, every)) == (0, 5)
+
+
+def test_not_finite_is_found_wherever_it_is_in_a_large_tensor() -> None:
+    n = 3 * tensorfile.AT_ONCE + 5
+    for at in (0, tensorfile.AT_ONCE - 1, tensorfile.AT_ONCE, 3 * tensorfile.AT_ONCE, n - 1):
+        values = np.zeros(n, "<f4")
+        values[at] = np.inf
+        assert tensorfile.not_finite("F32", values.tobytes()) == 1
 
 
 @pytest.mark.parametrize(("dtype", "kind"), [("F32", np.float32), ("F16", np.float16)])

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from adapterkit.cache import cache_folder
 from adapterkit.data.pack import Rows
 from adapterkit.data.prepare import prepare
 from adapterkit.model.base import locate
-from adapterkit.cache import cache_folder
 from adapterkit.model.device import choose
 from adapterkit.model.tokenizer import Tokenizer
 from adapterkit.model.trainable import attach_lora, load_model
