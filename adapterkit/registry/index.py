@@ -39,7 +39,9 @@ class Index:
         """A version whose folder is as it was."""
         if self._names is None:
             self._names = self._load()
-        with suppress(ValueError, TypeError, IndexError, KeyError, AttributeError):  # not of our writing
+        with suppress(
+            OSError, ValueError, TypeError, IndexError, KeyError, AttributeError
+        ):  # gone, or not of our writing
             entry = self._names[name][str(slot.number)]
             stamp: Stamp = entry[0]
             if stamp[0] == slot.inode and stamp == _stamp(f"{slot.home}{os.sep}{slot.number}"):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from adapterkit import files
 from adapterkit.errors import NotFound, Unsupported
-from adapterkit.refs import Ref
+from adapterkit.refs import Ref, looks_like_digest
 from adapterkit.registry import aliases, journal, missing
 from adapterkit.registry.version import COLLECTED, DELETED, Version
 
@@ -78,7 +78,9 @@ def deleted(registry: Registry, wanted: Ref) -> Version:
     if wanted.version is None and (left := [v for v in hidden if not v.is_collected]):
         return max(left, key=deleted_at)
     which = wanted.version or ""
-    found = [v for v in shelf.every if which and (str(v.number) == which or v.digest.startswith(which))]
+    found = [v for v in shelf.every if str(v.number) == which]
+    if not found and looks_like_digest(which):
+        found = [v for v in shelf.every if v.digest.startswith(which)]
     if found and found[0].is_collected:
         raise _gone(found[0])
     if found and found[0].deleted:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from adapterkit import files
 from adapterkit.errors import NameTaken, NotFound
@@ -44,25 +45,32 @@ def rename(root: Path, name: str, new: str) -> None:
 
 def now_called(root: Path, name: str) -> str | None:
     """What a name that is not there any more was renamed to, if that is there."""
+    last = {line["from"]: line["to"] for line in _lines(root)}
     seen = {name}
-    while there := [line["to"] for line in _lines(root) if line["from"] == name]:
-        name = there[-1]
-        if (root / name).is_dir():
-            return name
-        if name in seen:
-            return None
-        seen.add(name)
+    while (now := last.get(name)) and now not in seen:
+        if (root / now).is_dir():
+            return now
+        seen.add(now)
+        name = now
     return None
 
 
-def floor(root: Path, name: str, seen: frozenset[str] = frozenset()) -> int:
-    """The highest number that ever stood under a name which was renamed away; 0 for none."""
-    highest = 0
-    for line in _lines(root) if name not in seen else []:
-        if line["from"] == name:
-            there = max((s.number for s in slots.slots(root / line["to"])), default=0)
-            onward = floor(root, line["to"], seen | {name})
-            highest = max(highest, int(line.get("last", 0)), there, onward)
+def floor(root: Path, name: str) -> int:
+    """The highest number that ever stood under a name which was renamed away; 0 for none.
+
+    Its versions may be anywhere along the names that followed, and go on counting there.
+    """
+    lines, todo, seen, highest = _lines(root), [name], set(), 0
+    while todo:
+        at = todo.pop()
+        if at in seen:
+            continue
+        seen.add(at)
+        for line in lines:
+            if line["from"] == at:
+                there = max((s.number for s in slots.slots(root / line["to"])), default=0)
+                highest = max(highest, line["last"], there)
+                todo.append(line["to"])
     return highest
 
 
@@ -76,6 +84,7 @@ def _refuse_used(root: Path, name: str, new: str) -> None:
         )
 
 
-def _lines(root: Path) -> list[dict[str, str]]:
+def _lines(root: Path) -> list[dict[str, Any]]:
     lines = files.read_lines(root / FILE)
-    return [line for line in lines if isinstance(line.get("from"), str) and isinstance(line.get("to"), str)]
+    wanted = {"from": str, "to": str, "last": int}
+    return [line for line in lines if all(isinstance(line.get(k), kind) for k, kind in wanted.items())]

@@ -74,10 +74,7 @@ def noted(v: Version, note: str) -> Version:
 
 
 def _read(name: str, slot: Slot, kept: Index) -> Version:
-    try:
-        known = kept.get(name, slot)
-    except OSError as e:  # went away between the look and the read
-        raise version.unreadable(slot.path, e) from e
+    known = kept.get(name, slot)
     if known is not None:
         return known
     stamp = index.stamp(slot.path)  # before reading: what changes meanwhile makes the entry void

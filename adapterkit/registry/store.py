@@ -240,10 +240,10 @@ class Registry(Reader):
             return number if there and self._digest(there[0]) == whole.get("digest") else None
         for slot in reversed(listed):
             key = (name, slot.number, slot.inode)
-            if key not in self._contents:
-                self._contents[key] = self._content(name, slot)
+            if key not in self._contents and (found := self._content(name, slot)):
+                self._contents[key] = found
             is_hidden = any((slot.path / m).exists() for m in (version.DELETED, version.COLLECTED))
-            if self._contents[key] == whole["content"] and not is_hidden:
+            if self._contents.get(key) == whole["content"] and not is_hidden:
                 return slot.number
         return None
 

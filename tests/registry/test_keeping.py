@@ -95,6 +95,14 @@ def test_a_bare_name_restores_what_was_deleted_last(registry: Registry) -> None:
     assert registry.restore("noir") == made[0]
 
 
+def test_a_number_is_restored_and_not_a_digest_that_begins_with_it(registry: Registry) -> None:
+    made = [publish(registry, "noir", seed=i) for i in range(20)]
+    v = next(v for v in made for w in made if v is not w and w.digest.startswith(str(v.number)))
+    for each in made:
+        registry.delete(each.ref)
+    assert registry.restore(v.ref) == v
+
+
 def test_restoring_by_digest(registry: Registry) -> None:
     v = publish(registry, "noir")
     registry.delete("noir")
@@ -399,6 +407,15 @@ def test_numbers_stay_taken_along_a_chain_of_names_and_after_removal(registry: R
     registry.rename("b", "c")
     shutil.rmtree(registry.path / "c")
     assert publish(registry, "a", seed=9).number == 4
+
+
+def test_many_renames_are_no_burden(registry: Registry) -> None:
+    """Each name leads to each other by many ways; looked at one by one they are more than stars."""
+    v = publish(registry, "a")
+    for _ in range(40):
+        for old, new in (("a", "b"), ("b", "c"), ("c", "a")):
+            registry.rename(old, new)
+    assert (registry["a@1"], publish(registry, "b", seed=3).number) == (v, 2)
 
 
 def test_a_name_can_be_taken_back(registry: Registry) -> None:
