@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adapterkit.cli.output import base_of, common, note
+from adapterkit.cli.output import base_of, common, newest, note
 from adapterkit.cli.write import SAMPLING, settings, writing_options
 from adapterkit.errors import AdapterKitError, NotFound, UsageProblem
 from adapterkit.files import shown
@@ -39,7 +39,7 @@ PASSAGE = 60  # tokens that a text grows by in a turn; an answer has the length 
 @writing_options
 @common
 def chat_verb(
-    adapter: str | None, raw: bool, stop: tuple[str, ...], seed: int | None, device: str, base: str | None,
+    adapter: str | None, raw: bool, stop: tuple[str, ...], seed: int | None, device: str, base: str | None, force_base: bool,
     registry: str | None, as_json: bool, quiet: bool, **values: Any,
 ) -> None:  # fmt: skip
     """Write together with an adapter, turn by turn."""
@@ -49,7 +49,7 @@ def chat_verb(
     from adapterkit.generation.generator import Generator  # torch loads here
     from adapterkit.generation.session import Session
 
-    generator = Generator(its_base, registry=store, device=device)
+    generator = Generator(its_base, registry=store, device=device, force_base=force_base)
     session = Session(generator, chosen, wrap=not raw, **settings(values, stop, seed))
     context = int(generator.base.context * WORDS_A_TOKEN)
     note(
@@ -62,13 +62,13 @@ def chat_verb(
 
 
 def _newest(store: Registry) -> str:
-    made = sorted(store.versions(), key=lambda v: v.created)
-    if not made:
+    made = newest(store.versions())
+    if made is None:
         raise NotFound(
             f"there is no adapter in {shown(store.path)} yet.",
             hint="adapterkit demo, or adapterkit chat base",
         )
-    return made[-1].name
+    return made.name
 
 
 def _manner(session: Session) -> str:
@@ -99,6 +99,7 @@ class Chat:
         self._session, self._store = session, store
         self._passages: list[dict[str, Any]] = []
         self._forgot = False
+        self._forced: set[str] = set()  # adapters on another base, told already
         self._length_is_asked = "max_new_tokens" in session.sampling
         self._suit()
         self._commands: dict[str, Callable[[str], None]] = {
@@ -151,7 +152,11 @@ class Chat:
         self._passages.append({
             "text": text, "adapter": self._session.adapter, "seed": last.seed if last else None,
             "digests": last.digests if last else (), "settings": dict(self._session.sampling),
+            "forced_base": bool(last and last.forced_base),
         })  # fmt: skip
+        if last is not None and last.forced_base and last.adapter not in self._forced:
+            self._forced.add(last.adapter)
+            note(f"{last.adapter} was made on another base; it writes on this one because of --force-base")
         if self._session.forgotten and not self._forgot:
             self._forgot = True
             note(f"the first {self._session.forgotten} words are no longer seen")
@@ -171,8 +176,8 @@ class Chat:
             click.echo(f" {manner}")
 
     def _list(self, rest: str) -> None:
-        for name in self._store.names():
-            for version in self._store.versions(name)[-1:]:
+        for shelf in self._store.shelves():
+            for version in shelf.alive[-1:]:
                 click.echo(f"  {version.ref:<20} {version.note}")
         click.echo("  base                 plain GPT-2")
 

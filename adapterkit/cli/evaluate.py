@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adapterkit.cli import recipe_flags
-from adapterkit.cli.output import common, emit, note, table
+from adapterkit.cli.output import common, emit, force_base_option, note, table
 from adapterkit.errors import CheckFailed, UsageProblem, nearest
 from adapterkit.recipe.given import load_sources
 from adapterkit.recipe.keys import keys
@@ -44,11 +44,12 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--style-test", is_flag=True, help="Score each adapter's samples under every adapter instead.")
 @reading_options
 @click.option("--base", help="The base, when it is not where the adapter says.")
+@force_base_option
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N.  [auto]")
 @common
 def evaluate_verb(
     adapters: tuple[str, ...], data: tuple[str, ...], require: tuple[str, ...], style_test: bool, sets: tuple[str, ...],
-    base: str | None, device: str, registry: str | None, as_json: bool, quiet: bool, **values: Any,
+    base: str | None, force_base: bool, device: str, registry: str | None, as_json: bool, quiet: bool, **values: Any,
 ) -> None:  # fmt: skip
     """Score adapters on unseen text, the base beside each."""
     from adapterkit.evaluation.require import parse
@@ -64,14 +65,22 @@ def evaluate_verb(
         store[str(part.ref)]  # raises, naming the nearest, before torch is loaded
     screen = _Screen(quiet or as_json)
     if style_test:
-        _refuse_beside_style_test(data, require)
+        _refuse_beside_style_test(data, require, force_base)
         _style_test(adapters, store, base, device, screen, as_json)
         return
     loaded = _text(data, recipe_flags.given(values, sets, data), screen)
     from adapterkit.evaluation.run import run  # torch loads here
 
     try:
-        found = run(adapters, loaded, registry=store, base=base, device=device, on_event=screen.tell)
+        found = run(
+            adapters,
+            loaded,
+            registry=store,
+            base=base,
+            device=device,
+            force_base=force_base,
+            on_event=screen.tell,
+        )
     finally:
         screen.close()
     failed = _failed(found, checks)
@@ -84,12 +93,17 @@ def evaluate_verb(
         raise failed
 
 
-def _refuse_beside_style_test(data: tuple[str, ...], require: tuple[str, ...]) -> None:
+def _refuse_beside_style_test(data: tuple[str, ...], require: tuple[str, ...], force_base: bool) -> None:
     for flag, typed in (("--data", data), ("--require", require)):
         if typed:
             raise UsageProblem(
                 f"{flag} beside --style-test, which scores what the adapters write.", hint=f"leave {flag} out"
             )
+    if force_base:
+        raise UsageProblem(
+            "--force-base beside --style-test: on another base an adapter does not write in its own style.",
+            hint="leave --force-base out",
+        )
 
 
 def _style_test(

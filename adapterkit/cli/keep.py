@@ -1,61 +1,89 @@
-"""``list`` and ``show``: what is there and how it was made. Never imports torch."""
+"""``list`` and ``show``: what is there and how it was made. Never imports torch, and ``list`` reads no manifest."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import asdict
-from datetime import datetime
+import gc
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import click
 
-from adapterkit.cli.browser import open_reports
-from adapterkit.cli.output import age, common, emit, gain, note, table
-from adapterkit.errors import NotFound, UsageProblem
+from adapterkit.cli import named
+from adapterkit.cli.output import age, common, counted, emit, gain, note, table
+from adapterkit.cli.record import Marks, record
+from adapterkit.errors import UsageProblem
 from adapterkit.files import human_size, shown
-from adapterkit.refs import parse_ref
-from adapterkit.registry import curve, runs
+from adapterkit.registry import runs
+from adapterkit.registry.keeping import UNDO_DAYS, deleted_at
 from adapterkit.registry.runs import Run
+from adapterkit.registry.shelf import Shelf
 from adapterkit.registry.store import Registry
 from adapterkit.registry.version import Version
 
 SORTS = ("name", "made", "size", "gain")
+DAY = 86400.0
+Shelves = dict[str, Shelf]
 
 
 @click.command("list")
-@click.argument("names", nargs=-1)
+@click.argument("names", nargs=-1, metavar="[NAME...]")
 @click.option("--all", "every", is_flag=True, help="Every version, not only the newest.")
+@click.option("--deleted", is_flag=True, help="The deleted ones instead, and how long they can be restored.")
 @click.option("--sort", default="name", type=click.Choice(SORTS), help="Order.  [name]")
 @common
 def list_verb(
-    names: tuple[str, ...], every: bool, sort: str, registry: str | None, as_json: bool, quiet: bool
-) -> None:
+    names: tuple[str, ...], every: bool, deleted: bool, sort: str, registry: str | None, as_json: bool, quiet: bool
+) -> None:  # fmt: skip
     """The adapters: newest version of each name."""
-    store = Registry(registry)
-    found = [_meant(store, text) for text in names or store.names()]
-    versions = list(dict.fromkeys(v for each in found for v in each))
-    rows = versions if every else list(dict.fromkeys(v for each in found for v in each[-1:]))
+    with _without_collector():
+        _list(Registry(registry), names, every, deleted, sort, as_json, quiet)
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """A quarter of the time of a long list goes into looking for cycles, of which there are none."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _list(
+    store: Registry, names: Sequence[str], every: bool, deleted: bool, sort: str, as_json: bool, quiet: bool
+) -> None:
+    shelves, meant = _meant(store, names, deleted)
+    marks = {name: Marks(shelf) for name, shelf in shelves.items()}
+    problems = [e for shelf in shelves.values() for e in shelf.problems]
+    versions = list({v.ref: v for each in meant for v in each}.values())
+    rows = versions if every or deleted else list({v.ref: v for each in meant for v in each[-1:]}.values())
     rows = sorted(rows, key=lambda v: _key(v, sort), reverse=sort in ("made", "size"))
-    problems = [e for n in _names(names) or store.names() for e in store.problems(n)]
-    for problem in problems:
-        note(f"{problem.message} {problem.hint}")
-    left = [r for r in runs.unfinished(store.path) if not names or r.name in _names(names)]
+    left = [r for r in runs.unfinished(store.path) if not names or r.name in shelves]
     if as_json:
-        told = [record(store, v) for v in rows]
+        told = [record(v, marks[v.name]) | (_until(v) if deleted else {}) for v in rows]
         emit({"registry": str(store.path), "versions": told, "problems": [e.message for e in problems],
               "unfinished": [_run(r) for r in left]})  # fmt: skip
-    elif quiet:
-        for v in rows:
-            click.echo(v.ref)
-    elif not versions:
+        return
+    for problem in problems:
+        note(f"{problem.message} {problem.hint}")
+    if quiet:
+        click.echo("".join(f"{v.ref}\n" for v in rows), nl=False)
+        return
+    if deleted:
+        click.echo(_deleted_table(rows) if rows else f"Nothing deleted in {shown(store.path)}.")
+        return
+    if versions:
+        _show_table(store, rows, versions, marks, sort)
+    else:
         yet = "that can be read" if problems else "yet"
         click.echo(f"No adapters in {shown(store.path)} {yet}. Train one: adapterkit train FOLDER-OR-FILE")
-    else:
-        _show_table(store, rows, versions, sort)
-    if not as_json and not quiet:
-        for line in unfinished(left):
-            click.echo(line)
+    for line in unfinished(left):
+        click.echo(line)
 
 
 def unfinished(left: Sequence[Run]) -> list[str]:
@@ -85,30 +113,41 @@ def _run(run: Run) -> dict[str, Any]:
     }
 
 
-def _names(texts: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(parse_ref(t).name for t in texts))
+def _meant(store: Registry, names: Sequence[str], deleted: bool) -> tuple[Shelves, list[list[Version]]]:
+    """The shelves that words name, and of each word every version of a NAME, or the one of NAME@VERSION."""
+    if not names:
+        shelves = {shelf.name: shelf for shelf in store.shelves()}
+        return shelves, [_on(shelf, deleted) for shelf in shelves.values()]
+    refs = {text: named.refuse_mix(text, "list") for text in names}
+    shelves = {name: store.shelf(name) for name in dict.fromkeys(ref.name for ref in refs.values())}
+    return shelves, [_of(store, text, shelves[ref.name], deleted) for text, ref in refs.items()]
 
 
-def _meant(store: Registry, text: str) -> list[Version]:
-    """Every version of a NAME, or the one of NAME@VERSION."""
-    ref = parse_ref(text)
-    if ref.version is not None:
+def _of(store: Registry, text: str, shelf: Shelf, deleted: bool) -> list[Version]:
+    _, _, version = text.strip().partition("@")
+    if deleted and shelf.every:
+        return [v for v in _on(shelf, deleted) if not version or str(v.number) == version]
+    if version:
         return [store[text]]
-    found = store.versions(ref.name)
-    if not found and not store.problems(ref.name):
+    if not shelf.alive and not shelf.problems:
         store[text]  # raises the error that names the nearest
-    return found
+    return shelf.alive
 
 
-def _show_table(store: Registry, rows: list[Version], versions: list[Version], sort: str) -> None:
+def _on(shelf: Shelf, deleted: bool) -> list[Version]:
+    return [v for v in shelf.every if v.deleted] if deleted else shelf.alive
+
+
+def _show_table(
+    store: Registry, rows: list[Version], versions: list[Version], marks: dict[str, Marks], sort: str
+) -> None:
     header = ["NAME", "VERSION", "NOTE", "BASE", "UNSEEN TEXT", "SIZE", "MADE", "ALIASES"]
-    click.echo(table([header, *(_row(store, v) for v in rows)]))
+    click.echo(table([header, *(_row(v, marks[v.name]) for v in rows)]))
     total = human_size(sum(v.size for v in versions))
     count = len({v.name for v in versions})
     more = " (--all)" if len(rows) < len(versions) else ""
     click.echo(
-        f"{count} adapter{'s' * (count != 1)}, {len(versions)} version{'s' * (len(versions) != 1)}{more}, "
-        f"{total} in {shown(store.path)}"
+        f"{counted(count, 'adapter')}, {counted(len(versions), 'version')}{more}, {total} in {shown(store.path)}"
     )
     if sort == "gain":
         note(
@@ -117,52 +156,69 @@ def _show_table(store: Registry, rows: list[Version], versions: list[Version], s
 
 
 def _key(v: Version, sort: str) -> Any:
-    return {"name": (v.name, v.number), "made": v.created, "size": v.size, "gain": v.metrics.gain or 0.0}[
-        sort
-    ]
+    if sort == "name":
+        return v.name, v.number
+    return {"made": v.created, "size": v.size}[sort] if sort != "gain" else v.metrics.gain or 0.0
 
 
-def _row(store: Registry, v: Version) -> list[str]:
-    note_text = v.note if len(v.note) <= 24 else v.note[:23] + "…"
+def _row(v: Version, marks: Marks) -> list[str]:
     kind = "" if v.kind == "lora" else " (full)"
-    size = human_size(v.size)
     return [
         v.name,
         f"{v.number}  {v.digest[:8]}",
-        note_text,
+        _short(v.note),
         v.base + kind,
         gain(v.metrics),
-        size,
+        human_size(v.size),
         age(v.created),
-        _aliases(store, v),
+        marks.words(v),
     ]
 
 
-def _aliases(store: Registry, v: Version) -> str:
-    own = [a for a, n in store.aliases(v.name).items() if n == v.number]
-    best = store.best(v.name).number
-    several = len(store.versions(v.name)) > 1
-    mark = ["best"] if several and best == v.number else [f"best is @{best}"] if several else []
-    return " ".join(mark + own)
+def _short(text: str) -> str:
+    text = " ".join(text.split()) if text else ""
+    return text if len(text) <= 24 else text[:23] + "…"
 
 
-def record(store: Registry, v: Version) -> dict[str, Any]:
-    """One version as JSON: the fields of ``list`` and the head of ``show``."""
-    return {
-        "ref": v.ref,
-        "name": v.name,
-        "version": v.number,
-        "digest": v.digest,
-        "kind": v.kind,
-        "base": v.base,
-        "note": v.note,
-        "created": v.created.isoformat(),
-        "size": v.size,
-        "path": str(v.path),
-        "metrics": asdict(v.metrics) | {"gain": v.metrics.improvement},
-        "aliases": [a for a, n in store.aliases(v.name).items() if n == v.number],
-        "is_best": store.best(v.name) == v,
-    }
+# --- deleted ones -------------------------------------------------------------
+
+
+def _deleted_table(rows: Sequence[Version]) -> str:
+    header = ["NAME", "VERSION", "NOTE", "SIZE", "DELETED", "UNTIL", ""]
+    return table([header, *(_deleted_row(v) for v in rows)])
+
+
+def _deleted_row(v: Version) -> list[str]:
+    told = _until(v)
+    head = [v.name, f"{v.number}  {v.digest[:8]}", _short(v.note), human_size(v.size)]
+    if told["deleted_at"] is None:
+        return [*head, "", "", "gc has taken its files"]
+    when = datetime.fromisoformat(told["deleted_at"])
+    until = datetime.fromisoformat(told["restorable_until"])
+    ended = until < datetime.now(UTC)
+    since = age(when)
+    return [
+        *head,
+        "just now" if since == "now" else f"{since} ago",
+        "the next gc" if ended else f"{until.astimezone():%Y-%m-%d %H:%M}",
+        f"adapterkit restore {v.ref}",
+    ]
+
+
+def _until(v: Version) -> dict[str, Any]:
+    """When a version was hidden, and from when ``gc`` may take its files; None where it has."""
+    at = math.inf if v.is_collected else deleted_at(v)
+    if math.isinf(at):
+        return {"is_collected": v.is_collected, "deleted_at": None, "restorable_until": None}
+    until = at + UNDO_DAYS * DAY
+    return {"is_collected": False, "deleted_at": _iso(at), "restorable_until": _iso(until)}
+
+
+def _iso(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")
+
+
+# --- show ---------------------------------------------------------------------
 
 
 @click.command("show")
@@ -174,107 +230,29 @@ def show_verb(
     refs: tuple[str, ...], as_recipe: bool, opens: bool, registry: str | None, as_json: bool, quiet: bool
 ) -> None:
     """How a version was made and how good it is."""
+    from adapterkit.cli import page
+
     store = Registry(registry)
-    versions = [store[ref] for ref in refs]
+    versions = named.versions(store, refs, "show")
     if as_recipe:
         if len(versions) > 1:
             raise UsageProblem("--recipe prints one recipe.", hint=f"adapterkit show {refs[0]} --recipe")
-        click.echo(recipe_file(versions[0]), nl=False)
+        text = page.recipe_file(versions[0])  # refuses what has none
+        if as_json:
+            emit({"ref": versions[0].ref, "recipe": versions[0].manifest["recipe"]})
+        else:
+            click.echo(text, nl=False)
         return
     if opens:
+        from adapterkit.cli.browser import open_reports
+
         open_reports([v.report() for v in versions], as_json, quiet)
         return
+    marks = {name: Marks(store.shelf(name)) for name in {v.name for v in versions}}
+    lineage = page.Lineages(store)
     if as_json:
-        emit(
-            {
-                "versions": [
-                    record(store, v) | {"manifest": v.manifest, "origins": _origins(v)} for v in versions
-                ]
-            }
-        )
-        return
-    click.echo("\n\n".join(_page(store, v) for v in versions))
-
-
-def recipe_file(v: Version) -> str:
-    from adapterkit.recipe import yaml12
-
-    return f"# {v.ref} {v.digest[:8]}, every value resolved\n{yaml12.dump(v.recipe.model_dump(mode='json'))}"
-
-
-def _origins(v: Version) -> dict[str, str]:
-    try:
-        told: dict[str, str] = json.loads((v.path / "recipe.json").read_text())["origins"]
-    except (OSError, ValueError, KeyError):
-        raise NotFound(f"{v.ref} has no recipe.json.", hint=f"adapterkit list {v.name} --all") from None
-    return told
-
-
-def _page(store: Registry, v: Version) -> str:
-    data, base, m = v.manifest["data"], v.manifest["base"], v.metrics
-    lines = [f"{v.ref}  {v.digest}  {_aliases(store, v)}".rstrip()]
-    facts = [
-        ("note", v.note),
-        ("kind", "LoRA adapter" if v.kind == "lora" else "full fine-tune"),
-        ("made", f"{v.created:%Y-%m-%d %H:%M} UTC, {age(v.created)} ago" if age(v.created) != "now" else "just now"),
-        ("base", f"{base['id']}  weights {base['weights'][:8]}" + (f"  revision {base['revision'][:8]}" if base["revision"] else "")),
-        ("text", f"{_source(data['source'])}: {data['documents']:,} documents, {data['words']:,} words, "
-                 f"{data['train_tokens']:,} tokens learned from"),
-        ("", _of_text(v)),
-        ("unseen text", f"{gain(m)}  on {m.tokens:,} tokens ({data['held_out']['count']} {data['held_out']['unit']})" if m.tokens else "not tested"),
-        ("while learning", _curve(v)),
-        ("ends by itself", f"{m.stops:.0%} of samples" if m.stops is not None else "not expected: long documents"),
-        ("copied at most", f"{m.copied_words} words" if m.copied_words is not None else "unknown"),
-        ("files", f"{human_size(v.size)} in {shown(v.path)}"),
-    ]  # fmt: skip
-    lines += [f"  {name:<15} {value}" for name, value in facts if value]
-    origins = _origins(v)
-    lines.append("  recipe          (origin of each value that is not a default or resolved from auto)")
-    lines += [
-        f"    {key:<22} {_value(v, key)!s:<16} {origin}"
-        for key, origin in sorted(origins.items())
-        if key != "data.source"
-    ]
-    for s in v.samples()[:2]:
-        lines += ["", f"  {s.prompt}{s.text}".replace("\n", "\n  ")]
-    return "\n".join(lines)
-
-
-def _curve(v: Version) -> str:
-    """The tests of the run as a line of bars; nothing when there were too few to see a shape."""
-    told = curve.lines(v.history())
-    if len(told.held_out) < 3 or told.best is None:
-        return ""
-    losses = [loss for _, loss in told.held_out]
-    return (
-        f"test loss {losses[0]:.2f} {curve.sparkline(losses)} {losses[-1]:.2f}, "
-        f"best {told.best[1]:.2f} at step {told.best[0]:,} of {told.last_step:,}"
-    )
-
-
-def _of_text(v: Version) -> str:
-    """What the report on the text has beyond the manifest; only the rows when the version came without it."""
-    data = v.manifest["data"]
-    rows = f"{data['rows']:,} rows, {100 * data['fill']:.1f} % full" if data.get("fill") else ""
-    try:
-        told = json.loads((v.path / "private" / "data.json").read_text(encoding="utf-8"))
-        dropped = sum(told["tokens"]["dropped"].values())
-        more = [
-            f"{told['tokens']['context']:,} tokens only read" if told["tokens"]["context"] else "",
-            f"{dropped:,} dropped" if dropped else "nothing dropped",
-            f"a document has {told['lengths']['median']:,} tokens in the middle, {told['lengths']['longest']:,} at most",
-        ]
-    except (OSError, ValueError, KeyError):
-        return rows
-    return ", ".join(p for p in (rows, *more) if p)
-
-
-def _source(source: Any) -> str:
-    return source if isinstance(source, str) else f"{source[0]} and {len(source) - 1} more"
-
-
-def _value(v: Version, key: str) -> Any:
-    value: Any = v.manifest["recipe"]
-    for part in key.split("."):
-        value = value[part]
-    return value
+        emit({"versions": [page.as_dict(v, marks[v.name], lineage) for v in versions]})
+    elif quiet:
+        click.echo("\n".join(v.ref for v in versions))
+    else:
+        click.echo("\n\n".join(page.page(v, marks[v.name], lineage) for v in versions))

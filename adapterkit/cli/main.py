@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import re
 import shlex
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
@@ -19,13 +22,13 @@ from typing import Any
 import click
 
 import adapterkit
-from adapterkit.errors import AdapterKitError, Interrupted, UsageProblem
+from adapterkit.errors import AdapterKitError, Interrupted, OutOfSpace, Unsupported, UsageProblem
 
 # Heading -> verb -> (module, help). The help repeats the command's own first line; a test keeps them equal.
 VERBS: dict[str, dict[str, tuple[str, str]]] = {
     "Start": {
-        "demo": ("start", "A minute, no network: three adapters on the toy base."),
-        "doctor": ("start", "Versions, device and why, folders, disk by place, problems."),
+        "demo": ("demo", "A minute, no network: three adapters on the toy base."),
+        "doctor": ("doctor", "Versions, device and why, folders, disk by place, problems."),
         "init": ("start", "Make a project here, or a recipe with every key commented."),
     },
     "Make": {
@@ -41,12 +44,33 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
     "Keep": {
         "list": ("keep", "The adapters: newest version of each name."),
         "show": ("keep", "How a version was made and how good it is."),
+        "log": ("history", "What happened, when; the newest last."),
+        "diff": ("history", "How two versions were made differently, and what came of it."),
+        "alias": ("tend", "A movable name for a version, such as noir@prod."),
+        "note": ("tend", "A few words kept with a version."),
+        "rename": ("tend", "Call an adapter otherwise."),
+        "delete": ("tend", "Hide versions; restore undoes it within 7 days."),
+        "restore": ("tend", "Undo delete."),
+        "verify": ("upkeep", "Every byte against the manifests."),
+        "gc": ("upkeep", "Remove leftovers: torn writes, and versions deleted more than 7 days ago."),
+    },
+    "Share": {
+        "pack": ("share", "One file each to give away."),
+        "import": ("share", "Bring in a packed file, a folder of PEFT, or an adapter of the Hub."),
+        "push": ("share", "Upload a version to the Hugging Face Hub; private unless --public."),
     },
 }
+# Words that people bring from elsewhere, and ours.
 MEANT = {
-    "rm": "delete", "remove": "delete", "retire": "delete", "pull": "import", "finetune": "train", "fine-tune": "train",
-    "run": "chat", "sample": "generate", "complete": "generate", "versions": "list", "ls": "list", "mix": "blend",
-    "tag": "alias", "resume": "train --resume", "clean": "gc",
+    "rm": "delete", "remove": "delete", "retire": "delete", "del": "delete", "unpublish": "delete",
+    "undelete": "restore", "undo": "restore", "recover": "restore",
+    "pull": "import hub:", "download": "import hub:", "install": "import", "add": "import", "unpack": "import",
+    "publish": "push", "upload": "push", "archive": "pack", "save": "pack", "bundle": "pack",
+    "finetune": "train", "fine-tune": "train", "tune": "train", "resume": "train --resume",
+    "run": "chat", "sample": "generate", "complete": "generate", "write": "generate", "eval": "evaluate",
+    "test": "evaluate", "versions": "list", "ls": "list", "inspect": "show", "info": "show", "cat": "show",
+    "history": "log", "mix": "blend", "tag": "alias", "mv": "rename", "move": "rename", "annotate": "note",
+    "fsck": "verify", "check": "verify", "clean": "gc", "cleanup": "gc", "prune": "gc", "repair": "doctor --fix",
 }  # fmt: skip
 
 
@@ -84,7 +108,8 @@ class Verbs(click.Group):
         """Whether a verb of ours has come already, with its options."""
         verb, *options = meant.split()
         command = self.get_command(ctx, verb)
-        return command is not None and {o for p in command.params for o in p.opts}.issuperset(options)
+        flags = [word for word in options if word.startswith("-")]
+        return command is not None and {o for p in command.params for o in p.opts}.issuperset(flags)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for heading, verbs in VERBS.items():
@@ -110,6 +135,11 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(argv: list[str]) -> int:
     """Exit code of one command, its error already shown."""
+    with _warnings_shown():
+        return _run(argv)
+
+
+def _run(argv: list[str]) -> int:
     try:
         code = cli(argv, prog_name="adapterkit", standalone_mode=False)
         sys.stdout.flush()
@@ -134,18 +164,44 @@ def run(argv: list[str]) -> int:
         sys.stderr.close()
         return 0
     except OSError as e:
-        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+        told = _of_the_system(e)
+        if told is None:
             return _our_bug()
-        _show(
-            f"the disk is full: {e}.",
-            "free some space, then run the same command again",
-            "out-of-space",
-            {},
-            as_json="--json" in argv,
-        )
-        return 4
+        _show(told.message, told.hint, told.code, {}, as_json="--json" in argv)
+        return told.exit_code
     except Exception:
         return _our_bug()
+
+
+class _Notes(logging.Handler):
+    """Warnings of the library as dim lines on stderr; under -q too, as they are about what may be lost."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(click.style(f"· {record.getMessage()}", dim=True), err=True)
+
+
+@contextmanager
+def _warnings_shown() -> Iterator[None]:
+    """Show them once: nobody else's handler sees them meanwhile."""
+    log, handler = logging.getLogger("adapterkit"), _Notes(logging.WARNING)
+    before = log.propagate
+    log.addHandler(handler)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.propagate = before
+
+
+def _of_the_system(e: OSError) -> AdapterKitError | None:
+    """What the disk or its rights refused, wherever that was; None for anything else."""
+    if e.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutOfSpace(f"the disk is full: {e}.", "free some space, then run the same command again")
+    if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and e.filename:
+        told = f"{e.filename} may not be opened or changed ({e.strerror})."
+        return Unsupported(told, "use an account that may, or other modes", code="no-rights")
+    return None
 
 
 def _pasted(error: AdapterKitError, argv: list[str]) -> str:

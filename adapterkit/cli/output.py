@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from datetime import UTC, datetime
 from typing import Any
@@ -31,6 +32,12 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--registry", metavar="DIR", help="The folder with the adapters.")(command)
 
 
+def force_base_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--force-base``, of every verb that loads an adapter."""
+    told = "Use it on another base of the same sizes too; what comes of it is anybody's guess."
+    return click.option("--force-base", is_flag=True, help=told)(command)
+
+
 def _help_all(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if not value or ctx.resilient_parsing:
         return
@@ -54,14 +61,20 @@ def note(text: str, quiet: bool = False) -> None:
 
 
 def emit(value: dict[str, Any]) -> None:
-    """One JSON document on stdout."""
-    click.echo(json.dumps({"schema": SCHEMA, **value}, ensure_ascii=False, indent=2, default=str))
+    """One JSON document on stdout; on one line for a program, which takes ten thousand records at once."""
+    indent = 2 if sys.stdout.isatty() else None
+    click.echo(json.dumps({"schema": SCHEMA, **value}, ensure_ascii=False, indent=indent, default=str))
+
+
+def counted(count: int, what: str) -> str:
+    """``1 version``, ``12 versions``."""
+    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def table(rows: Sequence[Sequence[str]], indent: str = "") -> str:
     """Columns as wide as their widest cell; the first row is the header."""
-    widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
-    lines = ["   ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["   ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     return "\n".join(indent + line for line in lines)
 
 
@@ -103,6 +116,11 @@ def age(moment: datetime) -> str:
     return "now"
 
 
+def newest(versions: Iterable[Version]) -> Version | None:
+    """The one made last; of those made in one second the last that is given."""
+    return max(reversed(list(versions)), key=lambda v: v.created, default=None)
+
+
 def base_of(registry: Registry, adapters: Sequence[str], override: str | None) -> str:
     """The base that adapters were trained on; without any, that of the version made last; else gpt2."""
     if override:
@@ -110,8 +128,8 @@ def base_of(registry: Registry, adapters: Sequence[str], override: str | None) -
     versions: list[Version] = [registry[str(p.ref)] for a in adapters for p in parse_adapter(a)]
     lora = [v for v in versions if v.kind == "lora"]
     if not versions:
-        made = sorted(registry.versions(), key=lambda v: v.created)
-        lora = [v for v in made if v.kind == "lora"][-1:]
+        made = newest(v for v in registry.versions() if v.kind == "lora")
+        lora = [made] if made else []
     if not lora:
         return versions[0].base if versions else "gpt2"
     from adapterkit.model.base import recall

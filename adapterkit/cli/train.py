@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from adapterkit.cli import recipe_flags
-from adapterkit.cli.output import common, emit
+from adapterkit.cli.output import common, emit, force_base_option
 from adapterkit.cli.recipe_flags import recipe_options
 from adapterkit.cli.train_screen import Screen as Screen
 from adapterkit.cli.train_screen import record, show
@@ -47,6 +47,7 @@ SHOWN = frozenset(
 @click.option("--name", help="Name of the adapter.  [the source's name]")
 @click.option("-m", "--note", default="", help="A few words kept with the version.")
 @click.option("--from", "start", metavar="REF", help="Begin with the weights of an adapter.")
+@force_base_option
 @click.option(
     "--plan", "only_plan", is_flag=True, help="Time, memory and disk, from three real steps; trains nothing."
 )
@@ -59,7 +60,7 @@ SHOWN = frozenset(
 @recipe_options(SHOWN)
 @common
 def train_verb(
-    source: tuple[str, ...], recipe: str | None, name: str | None, note: str, start: str | None, only_plan: bool,
+    source: tuple[str, ...], recipe: str | None, name: str | None, note: str, start: str | None, force_base: bool, only_plan: bool,
     repeat: str | None, fresh: bool, resume: bool, finish: bool,
     sets: tuple[str, ...], registry: str | None, as_json: bool, quiet: bool, **values: Any,
 ) -> int:  # fmt: skip
@@ -72,6 +73,10 @@ def train_verb(
     flags = recipe_flags.given(values, sets, source)
     store = Registry(registry)
     screen = Screen(quiet or as_json)
+    if force_base and start is None:
+        raise UsageProblem(
+            "--force-base is for --from: nothing else brings a base along.", hint="leave it out"
+        )
     if resume or finish:
         _refuse_more(resume, finish, source, bool(flags or recipe or name or note or fresh))
         which = runs.find(store.path, source[0] if source else None).id
@@ -105,7 +110,7 @@ def train_verb(
     if start is not None and "=" not in start and "," not in start:
         store[start]  # an unknown one is told before torch loads
     if only_plan:
-        return _plan(loaded, name, start, store, screen, as_json)
+        return _plan(loaded, name, start, force_base, store, screen, as_json)
     from adapterkit.training import run as training  # torch loads here, after every slip that needs no torch
 
     learn = partial(
@@ -115,6 +120,7 @@ def train_verb(
         start_from=start,
         registry=store,
         resume=not fresh,
+        force_base=force_base,
         on_event=screen.tell,
     )
     return _each([partial(learn, one) for one in loaded], store, screen, as_json, quiet)
@@ -124,6 +130,7 @@ def _plan(
     loaded: Sequence[Loaded],
     name: str | None,
     start: str | None,
+    force_base: bool,
     store: Registry,
     screen: Screen,
     as_json: bool,
@@ -131,7 +138,10 @@ def _plan(
     """What each run would take."""
     from adapterkit.training.estimate import estimate
 
-    plans = [estimate(one, name=name, start_from=start, registry=store, tell=screen.tell) for one in loaded]
+    plans = [
+        estimate(one, name=name, start_from=start, registry=store, tell=screen.tell, force_base=force_base)
+        for one in loaded
+    ]
     if as_json:
         emit(plans[0].as_dict() if len(plans) == 1 else {"plans": [p.as_dict() for p in plans]})
     else:

@@ -153,7 +153,7 @@ def record(version: Version, existed: bool) -> dict[str, Any]:
     """A version as ``--json`` tells it."""
     m = version.metrics
     return {"ref": version.ref, "digest": version.digest, "path": str(version.path), "existed": existed,
-            "size": version.size, "metrics": asdict(m) | {"gain": m.improvement}}  # fmt: skip
+            "size": version.size, "forced_base": bool(version.manifest["lineage"].get("forced_base")), "metrics": asdict(m) | {"gain": m.improvement}}  # fmt: skip
 
 
 def show(version: Version, store: Registry, quiet: bool) -> None:
@@ -185,7 +185,7 @@ def _scores(version: Version) -> str:
             ["perplexity on your unseen text", f"{m.base_perplexity:.1f}  →", after, "lower is better"]
         )
     if m.copied_words is not None:
-        over = "over 30 would be copying" if m.copied_words <= 30 else "over 30 is copying"
+        over = "over 30 would be copying" if m.copied_words < 30 else "over 30 is copying"
         rows.append(["longest run copied from you", "", f"{m.copied_words} words", over])
     ends = f"{m.stops:.0%} of samples" if m.stops is not None else "not expected"
     rows.append(["ends by itself", "", ends, "" if m.stops is not None else "your documents are long"])

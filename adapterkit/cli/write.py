@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from adapterkit.cli.output import base_of, columns, common, emit, note, table
+from adapterkit.cli.output import base_of, columns, common, emit, force_base_option, newest, note, table
 from adapterkit.errors import AdapterKitError, NotFound, UsageProblem
 from adapterkit.recipe.keys import keys
 from adapterkit.refs import parse_adapter
@@ -25,6 +25,7 @@ SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k", "repetition_penal
 
 def writing_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Sampling flags with the schema's help, and where to run."""
+    command = force_base_option(command)
     command = click.option("--base", help="The base, when it is not where the adapter says.")(command)
     command = click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N.  [auto]")(command)
     command = click.option(
@@ -57,7 +58,8 @@ def settings(values: dict[str, Any], stop: tuple[str, ...], seed: int | None) ->
 @common
 def generate_verb(
     words: tuple[str, ...], prompt: str | None, count: int, echo: bool, raw: bool, stop: tuple[str, ...],
-    seed: int | None, device: str, base: str | None, registry: str | None, as_json: bool, quiet: bool, **values: Any,
+    seed: int | None, device: str, base: str | None, force_base: bool, registry: str | None, as_json: bool, quiet: bool,
+    **values: Any,
 ) -> None:  # fmt: skip
     """Write on from a prompt with an adapter.
 
@@ -69,7 +71,7 @@ def generate_verb(
     adapter, text = _understand(words, prompt, store)
     told = settings(values, stop, seed) | ({"raw": True} if raw else {})
     _tell_form(store, adapter, text, quiet or as_json)
-    generator = _generator(store, [adapter], base, device)
+    generator = _generator(store, [adapter], base, device, force_base)
     if count == 1 and not as_json:
         show_prompt = echo or (sys.stdout.isatty() and text)
         if show_prompt:
@@ -80,6 +82,7 @@ def generate_verb(
         click.echo()
         if stream.completion is not None:
             note(_footer(stream.completion), quiet)
+            tell_forced([stream.completion], generator, quiet)
         return
     made = generator.samples(text, adapter, n=count, **told)
     if as_json:
@@ -90,6 +93,16 @@ def generate_verb(
             click.echo("-" * 40)
         click.echo((text if echo or sys.stdout.isatty() else "") + completion.text)
         note(_footer(completion), quiet)
+    tell_forced(made, generator, quiet)
+
+
+def tell_forced(made: Iterable[Completion], generator: Generator, quiet: bool) -> None:
+    """That --force-base was needed, once for each adapter."""
+    for adapter in dict.fromkeys(c.adapter for c in made if c.forced_base):
+        note(
+            f"{adapter} was made on another base than {generator.base.id}; it wrote there because of --force-base.",
+            quiet,
+        )
 
 
 def _understand(words: tuple[str, ...], prompt: str | None, store: Registry) -> tuple[str, str]:
@@ -113,6 +126,8 @@ def _understand(words: tuple[str, ...], prompt: str | None, store: Registry) -> 
             f"{adapter!r} is not an adapter. The adapter comes first, then the prompt in quotes.",
             hint=f"adapterkit generate {_any(store)} {_quoted(said)}     (you have {have}; 'base' is plain GPT-2)",
         )
+    for part in parse_adapter(adapter) if not known else ():
+        store[str(part.ref)]  # raises, naming the nearest, before anything is read
     if len(rest) > 1:
         raise UsageProblem("the prompt is more than one word and not in quotes.",
                            hint=f"adapterkit generate {adapter} {_quoted(' '.join(rest))}")  # fmt: skip
@@ -129,7 +144,7 @@ def _tell_form(store: Registry, adapter: str, prompt: str, quiet: bool) -> None:
     from adapterkit.data.template import ASSISTANT, Template, form_of
 
     versions = [store[str(part.ref)] for part in parse_adapter(adapter)]
-    formed = ((v, form) for v in versions if (form := form_of(v.manifest.get("recipe", {}))))
+    formed = ((v, form) for v in versions if (form := form_of(v.manifest.get("recipe") or {})))
     version, form = next(formed, (None, None))
     if version is None or form is None:
         return
@@ -148,15 +163,17 @@ def _quoted(prompt: str) -> str:
 
 
 def _any(store: Registry) -> str:
-    made = sorted(store.versions(), key=lambda v: v.created)
-    return made[-1].name if made else "base"
+    made = newest(store.versions())
+    return made.name if made else "base"
 
 
-def _generator(store: Registry, adapters: list[str], base: str | None, device: str) -> Generator:
+def _generator(
+    store: Registry, adapters: list[str], base: str | None, device: str, force_base: bool
+) -> Generator:
     chosen = base_of(store, adapters, base)
     from adapterkit.generation.generator import Generator  # torch loads here
 
-    return Generator(chosen, registry=store, device=device)
+    return Generator(chosen, registry=store, device=device, force_base=force_base)
 
 
 def _footer(c: Completion) -> str:
@@ -183,7 +200,7 @@ def _record(c: Completion) -> dict[str, Any]:
 @common
 def compare_verb(
     adapters: tuple[str, ...], prompts: tuple[str, ...], stop: tuple[str, ...], seed: int | None, device: str,
-    base: str | None, registry: str | None, as_json: bool, quiet: bool, **values: Any,
+    base: str | None, force_base: bool, registry: str | None, as_json: bool, quiet: bool, **values: Any,
 ) -> None:  # fmt: skip
     """Several adapters on one prompt, same seed, side by side."""
     if len(adapters) < 2:
@@ -195,7 +212,7 @@ def compare_verb(
         if not all(str(p.ref) in store for p in parse_adapter(adapter)):
             [store[str(p.ref)] for p in parse_adapter(adapter)]  # raises, naming the nearest
     told = {"max_new_tokens": 60} | settings(values, stop, 17 if seed is None else seed)
-    generator = _generator(store, list(adapters), base, device)
+    generator = _generator(store, list(adapters), base, device, force_base)
     asked = prompts or tuple(_recipe_prompts(store, adapters))
     made = [generator.compare(p, list(adapters), **told) for p in asked]
     if as_json:
@@ -215,13 +232,34 @@ def compare_verb(
         room = max(map(len, names))
         for name, text in zip(names, texts, strict=True):
             click.echo(f"  {name:<{room}}  {' '.join(text.split())}")
+    if differently := _made_differently(store, adapters):
+        click.echo(f"\n{differently}")
+    tell_forced((c for comparison in made for c in comparison), generator, quiet)
+
+
+def _made_differently(store: Registry, adapters: tuple[str, ...]) -> str:
+    """``made differently: lora.r 8 → 16`` for two versions; empty for anything else."""
+    parts = [parse_adapter(a) for a in adapters]
+    if len(parts) != 2 or any(len(p) != 1 for p in parts):
+        return ""
+    from adapterkit.cli.differences import compared
+
+    a, b = (store[str(p.ref)] for each in parts for p in each)
+    told = [f"{key} {left} → {right}" for key, left, right in (row.cells for row in compared(a, b))]
+    more = [f"{len(told) - 3} more"] if len(told) > 3 else []
+    return (
+        f"made differently: {', '.join([*told[:3], *more])}          adapterkit diff {a.ref} {b.ref}"
+        if told
+        else ""
+    )
 
 
 def _recipe_prompts(store: Registry, adapters: tuple[str, ...]) -> list[str]:
     for adapter in adapters:
         for part in parse_adapter(adapter):
-            if found := store[str(part.ref)].recipe.sample.prompts:
-                return found[:2]
+            recipe = store[str(part.ref)].manifest.get("recipe") or {}
+            if found := recipe.get("sample", {}).get("prompts"):
+                return list(found[:2])
     return [""]
 
 

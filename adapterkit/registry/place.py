@@ -62,7 +62,9 @@ def check(root: Path) -> None:
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         whole, schema = False, 0
     if not whole:
-        raise Damaged(f"{path} is damaged.", hint=f"delete it; the next train writes it again: rm {path}")
+        raise Damaged(
+            f"{path} is damaged.", hint="adapterkit doctor --fix     (writes it again; it holds nothing else)"
+        )
     if schema > SCHEMA:
         raise Unsupported(
             f"{root} was written by a newer AdapterKit (format {schema}, this one reads {SCHEMA}).",

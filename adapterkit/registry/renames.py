@@ -45,7 +45,7 @@ def rename(root: Path, name: str, new: str) -> None:
 
 def now_called(root: Path, name: str) -> str | None:
     """What a name that is not there any more was renamed to, if that is there."""
-    last = {line["from"]: line["to"] for line in _lines(root)}
+    last: dict[str, str] = {line["from"]: line["to"] for line in _lines(root)}
     seen = {name}
     while (now := last.get(name)) and now not in seen:
         if (root / now).is_dir():

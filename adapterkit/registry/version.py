@@ -161,7 +161,7 @@ class Version:
     def recipe(self) -> Recipe:
         from adapterkit.recipe.schema import Recipe
 
-        return Recipe.model_validate(self.manifest["recipe"])
+        return Recipe.model_validate(self.manifest.get("recipe") or {})
 
     @property
     def metrics(self) -> Metrics:

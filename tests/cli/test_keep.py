@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
+import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from adapterkit.cli.keep import recipe_file
 from adapterkit.cli.output import age, columns, gain, signed, table
+from adapterkit.cli.page import recipe_file
 from adapterkit.recipe import load
+from adapterkit.registry import index, version
 from adapterkit.registry.store import Registry
 from adapterkit.registry.version import Metrics, Version
+from tests.forms import import_manifest, publish_by
 from tests.versions import publish
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -173,6 +178,104 @@ def test_a_long_note_is_cut(cli: Cli, here: Registry) -> None:
     assert f"   {'x' * 23}…   " in cli("list")[1]
 
 
+def test_list_shows_the_users_aliases_beside_the_version_they_mean(cli: Cli, here: Registry) -> None:
+    publish(here, "noir", loss=2.5)
+    publish(here, "noir", loss=2.9, seed=1)
+    here.alias("noir@1", "prod")
+    here.alias("noir@1", "old")
+    rows = [line.split() for line in cli("list", "--all")[1].splitlines()[1:3]]
+    assert [row[-3:] for row in rows] == [["best", "old", "prod"], ["best", "is", "@1"]]
+
+
+def test_list_reads_no_manifest_that_the_index_knows(
+    cli: Cli, here: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(3):
+        publish(here, "noir", seed=i)
+    monkeypatch.setattr(index, "WORTH", 1)
+    cli("list")
+    monkeypatch.setattr(version, "read_manifest", _never)
+    assert cli("list", "--all", "-q")[1] == "noir@1\nnoir@2\nnoir@3\n"
+    assert cli("list", "--all", "--json")[0] == 0
+
+
+def _never(*_: object) -> None:
+    raise AssertionError("a manifest was read")
+
+
+def test_list_loads_no_pydantic(here: Registry) -> None:
+    publish(here, "noir")
+    code = "import sys\nfrom adapterkit.cli.main import run\nassert run(['list', '--all']) == 0\n"
+    code += "assert not {'pydantic', 'numpy', 'yaml'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_list_of_one_name_reads_no_other(cli: Cli, here: Registry) -> None:
+    publish(here, "noir")
+    _tear(publish(here, "shanty"))
+    assert cli("list", "noir", "-q") == (0, "noir@1\n", "")
+
+
+def test_a_note_of_two_lines_stays_in_its_row(cli: Cli, here: Registry) -> None:
+    publish(here, "noir", note="one\ntwo")
+    assert cli("list")[1].count("\n") == 3
+
+
+def test_for_a_program_the_list_is_one_line(cli: Cli, here: Registry) -> None:
+    publish(here, "noir")
+    assert cli("list", "--json")[1].count("\n") == 1
+
+
+def test_a_mix_can_not_be_listed_and_the_hint_runs(cli: Cli, here: Registry) -> None:
+    publish(here, "noir")
+    publish(here, "shanty")
+    code, _, err = cli("list", "noir,shanty")
+    assert (code, cli(*err.split("hint:  adapterkit ")[1].split())[0]) == (2, 0)
+
+
+DELETED = """\
+NAME   VERSION       NOTE        SIZE     DELETED    UNTIL
+noir   1  DDDDDDDD   first try   N.N kB   just now   TIME    adapterkit restore noir@1
+"""
+
+
+def test_deleted_versions_are_listed_with_the_end_of_their_time(cli: Cli, here: Registry) -> None:
+    publish(here, "noir", note="first try")
+    publish(here, "noir", seed=1)
+    here.delete("noir@1")
+    code, out, err = cli("list", "--deleted")
+    masked_out = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d", "TIME", masked(out, here))
+    assert (code, re.sub(" +", " ", masked_out), err) == (0, re.sub(" +", " ", DELETED), "")
+
+
+def test_nothing_deleted_is_said(cli: Cli, here: Registry) -> None:
+    publish(here, "noir")
+    assert cli("list", "--deleted") == (0, f"Nothing deleted in {here.path}.\n", "")
+
+
+def test_a_deletion_whose_time_is_over_waits_for_gc(cli: Cli, here: Registry) -> None:
+    v = publish(here, "noir")
+    here.delete("noir")
+    os.utime(v.path / "deleted", (time.time() - 8 * 86400,) * 2)
+    assert "8 days ago   the next gc   adapterkit restore noir@1\n" in cli("list", "--deleted")[1]
+
+
+def test_what_gc_has_taken_is_listed_without_a_way_back(cli: Cli, here: Registry) -> None:
+    publish(here, "noir")
+    here.delete("noir")
+    here.gc(now=True)
+    assert cli("list", "noir", "--deleted")[1].endswith("gc has taken its files\n")
+
+
+def test_deleted_as_json_has_both_times(cli: Cli, here: Registry) -> None:
+    publish(here, "noir")
+    here.delete("noir")
+    only = json.loads(cli("list", "--deleted", "--json")[1])["versions"][0]
+    begun, ends = (datetime.fromisoformat(only[k]) for k in ("deleted_at", "restorable_until"))
+    assert (only["ref"], only["is_collected"], (ends - begun).days) == ("noir@1", False, 7)
+
+
 # --- show ---------------------------------------------------------------------------
 
 
@@ -238,11 +341,8 @@ def test_show_recipe_is_a_recipe_file_that_loads_to_the_same(
 
 
 def test_show_recipe_quotes_a_text_that_yaml_1_2_reads_as_a_number(here: Registry, tmp_path: Path) -> None:
-    made = publish(here, "noir")
-    told = made.manifest["recipe"]
-    odd = replace(
-        made, manifest=made.manifest | {"recipe": told | {"data": told["data"] | {"revision": "12e45"}}}
-    )
+    odd = publish(here, "noir")
+    odd.manifest["recipe"]["data"]["revision"] = "12e45"
     (tmp_path / "again.yaml").write_text(recipe_file(odd))
     assert load.from_file(tmp_path / "again.yaml").recipe.data.revision == "12e45"
 
@@ -258,6 +358,102 @@ def test_show_as_json_holds_the_manifest(cli: Cli, here: Registry) -> None:
     made = publish(here, "noir")
     told = json.loads(cli("show", "noir", "--json")[1])["versions"][0]
     assert (told["manifest"], told["origins"]) == (made.manifest, {"train.seed": "--seed"})
+
+
+IMPORT = """\
+foreign@1  DIGEST
+  kind            LoRA adapter
+  made            just now
+  came from       somebody/noir, revision 01234567
+  base            tiny  weights DDDDDDDD
+  text            unknown
+  unseen text     unknown
+  ends by itself  unknown
+  copied at most  unknown
+  files           N.N kB in DIR/foreign/1
+  recipe          (what is known of it)
+    base                   tiny
+    lora.alpha             8.0
+    lora.dropout           0.05
+    lora.r                 4
+    lora.rslora            False
+    lora.targets           attn.c_attn, attn.c_proj
+    method                 lora
+"""
+
+
+def test_what_nobody_knows_of_an_import_is_unknown(cli: Cli, here: Registry) -> None:
+    made = publish_by(here, import_manifest("foreign"))
+    code, out, err = cli("show", "foreign")
+    assert (code, err) == (0, "")
+    assert (
+        masked(out.replace(made.digest, "DIGEST"), here).replace("revision DDDDDDDD", "revision 01234567")
+        == IMPORT
+    )
+
+
+def test_an_import_without_any_recipe_is_shown_too(cli: Cli, here: Registry) -> None:
+    publish_by(here, import_manifest("foreign", recipe=None), recipe_json=False)
+    assert cli("show", "foreign")[1].endswith("  recipe          unknown\n")
+    code, _, err = cli("show", "foreign", "--recipe")
+    assert (code, err.split(":")[1]) == (1, " foreign@1 has no recipe")
+
+
+def test_the_recipe_of_an_import_is_printed_as_far_as_it_is_known(cli: Cli, here: Registry) -> None:
+    publish_by(here, import_manifest("foreign"))
+    out = cli("show", "foreign", "--recipe")[1]
+    assert out.startswith("# foreign@1 ")
+    assert out.splitlines()[0].endswith(", as far as it is known")
+    assert "epochs" not in out
+
+
+def test_an_import_is_listed_shown_and_told_as_json(cli: Cli, here: Registry) -> None:
+    publish_by(here, import_manifest("foreign"))
+    only = json.loads(cli("show", "foreign", "--json")[1])["versions"][0]
+    assert (only["manifest"]["data"], only["origins"], only["parents"]) == (None, {}, [])
+    assert "not tested" in cli("list")[1]
+
+
+def test_a_forced_base_is_shown(cli: Cli, here: Registry) -> None:
+    manifest = import_manifest("foreign")
+    manifest["base"] |= {"forced": True, "named": "distilgpt2"}
+    publish_by(here, manifest)
+    assert (
+        "  base            tiny  weights 11111111  forced: it was made for distilgpt2\n"
+        in cli("show", "foreign")[1]
+    )
+
+
+def family(here: Registry) -> list[Version]:
+    """grandparent <- parent <- child, the last with a parent that is not here too."""
+    made = [publish(here, "grand")]
+    for name, more in (("parent", []), ("child", ["99" * 32])):
+        manifest = import_manifest(name, lineage={"how": "train", "parents": [made[-1].digest, *more]})
+        made.append(publish_by(here, manifest, seed=len(made)))
+    return made
+
+
+def test_lineage_is_followed_to_its_parents_and_theirs(cli: Cli, here: Registry) -> None:
+    grand, parent, _ = family(here)
+    assert (
+        f"  made from       parent@1 {parent.digest[:8]}, trained\n"
+        f"                    grand@1 {grand.digest[:8]}, trained\n"
+        "                  99999999, not here\n"
+    ) in cli("show", "child")[1]
+
+
+def test_a_parent_is_found_under_its_new_name_and_when_it_is_deleted(cli: Cli, here: Registry) -> None:
+    _, parent, _ = family(here)
+    here.rename("parent", "mother")
+    here.delete("mother")
+    assert f"  made from       mother@1 {parent.digest[:8]}, trained, deleted\n" in cli("show", "child")[1]
+
+
+def test_lineage_as_json_is_nested(cli: Cli, here: Registry) -> None:
+    grand, _, _ = family(here)
+    first, second = json.loads(cli("show", "child", "--json")[1])["versions"][0]["parents"]
+    assert (first["ref"], first["state"], first["parents"][0]["digest"]) == ("parent@1", "here", grand.digest)
+    assert (second["ref"], second["state"]) == (None, "missing")
 
 
 # --- how things look --------------------------------------------------------------------

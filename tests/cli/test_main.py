@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
+import os
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +16,7 @@ import click
 import pytest
 
 import adapterkit
-from adapterkit import errors
+from adapterkit import errors, files
 from adapterkit.cli import keep
 from adapterkit.cli.main import MEANT, VERBS
 from adapterkit.errors import AdapterKitError, NotFound
@@ -85,6 +89,22 @@ def test_a_bug_of_ours_ends_with_70_a_traceback_and_where_to_go(
     assert err.splitlines()[-1].endswith("adapterkit doctor")
 
 
+def test_a_file_of_another_account_is_no_bug_of_ours(
+    cli: Cli, raising: Callable[[BaseException], None]
+) -> None:
+    raising(PermissionError(errno.EACCES, "Permission denied", "/theirs"))
+    told = "error: /theirs may not be opened or changed (Permission denied).\nhint:  use an account that may, or other modes\n"
+    assert cli("list") == (1, "", told)
+
+
+def test_a_full_disk_is_told_with_its_own_exit_code(
+    cli: Cli, raising: Callable[[BaseException], None]
+) -> None:
+    raising(OSError(errno.ENOSPC, "No space left on device"))
+    code, _, err = cli("list")
+    assert (code, err.startswith("error: the disk is full: ")) == (4, True)
+
+
 def test_a_reader_that_leaves_a_pipe_is_no_error() -> None:
     code = "import adapterkit.cli.keep as k, adapterkit.cli.main as m\ndef gone(*_): raise BrokenPipeError\n"
     done = subprocess.run(
@@ -119,7 +139,7 @@ def test_the_hint_of_a_wrong_option_is_the_help_of_the_verb(cli: Cli) -> None:
     assert cli("list", "--no-such")[2].endswith("hint:  adapterkit list --help\n")
 
 
-@pytest.mark.parametrize("verb", sorted(w for w, m in MEANT.items() if m in VERB_NAMES))
+@pytest.mark.parametrize("verb", sorted(w for w, m in MEANT.items() if m.split()[0] in VERB_NAMES))
 def test_a_known_word_of_others_is_answered_with_ours(cli: Cli, verb: str) -> None:
     assert cli(verb, "x") == (
         2,
@@ -133,11 +153,18 @@ def test_a_known_word_of_others_is_answered_with_ours(cli: Cli, verb: str) -> No
     [
         ("rm", "delete"), ("remove", "delete"), ("retire", "delete"), ("finetune", "train"), ("run", "chat"),
         ("sample", "generate"), ("complete", "generate"), ("versions", "list"), ("ls", "list"), ("mix", "blend"),
-        ("tag", "alias"), ("resume", "train --resume"), ("clean", "gc"),
+        ("tag", "alias"), ("resume", "train --resume"), ("clean", "gc"), ("pull", "import hub:"),
+        ("publish", "push"), ("upload", "push"), ("undelete", "restore"), ("mv", "rename"), ("inspect", "show"),
+        ("info", "show"), ("history", "log"), ("fsck", "verify"), ("prune", "gc"), ("archive", "pack"), ("save", "pack"),
+        ("download", "import hub:"),
     ],
 )  # fmt: skip
 def test_the_words_of_others_are_those_of_the_design(theirs: str, ours: str) -> None:
     assert MEANT[theirs] == ours
+
+
+def test_no_word_of_others_is_one_of_ours() -> None:
+    assert set(MEANT).isdisjoint(VERB_NAMES)
 
 
 def test_the_command_named_for_resume_is_understood(cli: Cli) -> None:
@@ -145,7 +172,7 @@ def test_the_command_named_for_resume_is_understood(cli: Cli) -> None:
     assert "No such option" not in cli(*hint)[2]
 
 
-@pytest.mark.parametrize(("verb", "meant"), [("rm", "delete"), ("mix", "blend")])
+@pytest.mark.parametrize(("verb", "meant"), [("mix", "blend")])
 def test_a_known_word_for_what_is_still_to_come_is_told_so(cli: Cli, verb: str, meant: str) -> None:
     told = f"error: there is no command '{verb}', and '{meant}' is not there yet.\nhint:  adapterkit --help\n"
     assert cli(verb, "x") == (2, "", told)
@@ -158,6 +185,47 @@ def test_a_slip_in_a_verb_names_the_nearest(cli: Cli) -> None:
 def test_a_verb_like_no_other_points_to_the_list(cli: Cli) -> None:
     code, _, err = cli("xyzzy")
     assert (code, err) == (2, "error: there is no command 'xyzzy'.\nhint:  all commands: adapterkit --help\n")
+
+
+# --- warnings of the library -------------------------------------------------------
+
+
+@pytest.fixture
+def without_fsync(monkeypatch: pytest.MonkeyPatch, registry: Registry) -> Registry:
+    """A registry on a file system that can't write folders through, with noir@1."""
+    publish(registry, "noir")
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setenv("ADAPTERKIT_REGISTRY", str(registry.path))
+    files._say_once.cache_clear()
+    return registry
+
+
+@pytest.mark.parametrize("flag", [[], ["-q"], ["--json"]])
+@pytest.mark.usefixtures("without_fsync")
+def test_a_warning_is_a_dim_line_on_stderr_once(cli: Cli, flag: list[str]) -> None:
+    code, _, err = cli("delete", "noir", *flag)
+    assert (code, err.count("\n")) == (0, 1)
+    assert err.startswith("· this file system can't write folders through to the disk (")
+
+
+@pytest.mark.usefixtures("without_fsync")
+def test_a_second_command_in_the_same_process_does_not_say_it_twice(cli: Cli) -> None:
+    cli("delete", "noir")
+    assert cli("restore", "noir")[2] == ""
+
+
+def test_a_handler_of_ones_own_is_left_as_it_was(cli: Cli) -> None:
+    log = logging.getLogger("adapterkit")
+    before = (list(log.handlers), log.propagate)
+    cli("list")
+    assert (log.handlers, log.propagate) == before
 
 
 # --- --json ---------------------------------------------------------------------
@@ -242,7 +310,7 @@ def test_help_lists_the_verbs_by_group_in_order(cli: Cli) -> None:
         for line in out.splitlines()
         if line.startswith("  ") and line.split()[0] in VERB_NAMES
     ]
-    assert [h for h in headings if h in VERBS] == ["Start", "Make", "Write", "Keep"]
+    assert [h for h in headings if h in VERBS] == ["Start", "Make", "Write", "Keep", "Share"]
     assert verbs == VERB_NAMES
 
 

@@ -11,6 +11,11 @@ from pathlib import Path
 import pytest
 
 import adapterkit as ak
+from adapterkit.cli.output import base_of
+from adapterkit.model.base import locate
+from adapterkit.registry.store import Registry
+from tests.forms import import_manifest
+from tests.make import make_base, make_peft_adapter
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -108,3 +113,73 @@ def test_chat_saves_the_text_and_how_it_came_about(cli: Cli, monkeypatch: pytest
     cli("chat", "odd", "--max-new-tokens", "5", "--seed", "2")
     assert Path("letter.txt").read_text().startswith("The lamp")
     assert json.loads(Path("letter.json").read_text())["passages"][0]["seed"] == 2
+
+
+# --- another base, and versions that another tool made -----------------------------------
+
+
+@pytest.fixture
+def other_base(tmp_path: Path) -> str:
+    return str(make_base(tmp_path / "other", seed=5))
+
+
+@pytest.fixture
+def _asked_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The base that --base names."""
+    for module in ("write", "chat"):
+        monkeypatch.setattr(f"adapterkit.cli.{module}.base_of", base_of)
+
+
+@pytest.mark.usefixtures("_asked_base")
+def test_a_forced_base_is_said_once_and_in_every_record(cli: Cli, other_base: str) -> None:
+    forced = [
+        "generate",
+        "odd",
+        "The",
+        "-n",
+        "2",
+        "--base",
+        other_base,
+        "--force-base",
+        "--max-new-tokens",
+        "3",
+    ]
+    told = "· odd@1 was made on another base than other; it wrote there because of --force-base.\n"
+    assert cli(*forced)[2].count(told) == 1
+    made = json.loads(cli(*forced, "--json")[1])["completions"]
+    assert [c["forced_base"] for c in made] == [True, True]
+
+
+def test_force_base_that_was_not_needed_is_not_mentioned(cli: Cli) -> None:
+    code, _, err = cli("generate", "odd", "The", "--force-base", "--max-new-tokens", "3")
+    assert (code, "--force-base" in err) == (0, False)
+
+
+@pytest.mark.usefixtures("_asked_base")
+def test_compare_and_chat_say_that_the_base_was_forced(
+    cli: Cli, other_base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = ["--base", other_base, "--force-base", "--max-new-tokens", "3"]
+    assert "odd@1 was made on another base" in cli("compare", "base", "odd", "-p", "The", *where)[2]
+    type_in(monkeypatch, "The\n\n")
+    assert cli("chat", "odd", *where)[2].count("odd@1 was made on another base") == 1
+
+
+def test_compare_of_two_versions_says_how_they_were_made_differently(cli: Cli) -> None:
+    out = cli("compare", "odd", "even", "-p", "The", "--max-new-tokens", "3")[1]
+    told = out.splitlines()[-1]
+    assert told.startswith("made differently: text ")
+    assert cli(*told.split("adapterkit ")[1].split())[0] == 0
+
+
+def test_an_import_without_data_and_with_half_a_recipe_writes(
+    cli: Cli, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Registry(tmp_path / "imports")
+    monkeypatch.setenv("ADAPTERKIT_REGISTRY", str(store.path))
+    prints = vars(locate(str(tiny_base)).fingerprints)
+    with store.staging() as folder:
+        make_peft_adapter(folder, tiny_base, seed=3, targets=["attn.c_attn"])
+        store.publish(folder, import_manifest("foreign", prints))
+    for words in (["generate", "foreign", "The"], ["compare", "base", "foreign"], ["chat", "foreign"]):
+        assert cli(*words, "--max-new-tokens", "3")[0] == 0, words

@@ -204,6 +204,17 @@ def test_what_an_alias_means_is_not_collected(registry: Registry) -> None:
     assert (report.removed, (v.path / WEIGHTS).exists()) == ((), True)
 
 
+def test_what_an_unfinished_run_begins_with_is_not_collected(registry: Registry) -> None:
+    from tests.registry.test_runs import begin
+
+    v = publish(registry, "noir")
+    run = begin(registry.path, "shanty")
+    run.write(start=f"noir@{v.digest[:8]}")
+    registry.delete("noir")
+    report = registry.gc(now=True)
+    assert (report.removed, report.kept) == ((), ("noir@1: an unfinished run begins with it",))
+
+
 def test_gc_that_loses_to_restore_takes_nothing(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     v = publish(registry, "noir")
     registry.delete("noir")

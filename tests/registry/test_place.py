@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -106,7 +105,7 @@ def test_a_damaged_marker_is_refused(tmp_path: Path, raw: bytes) -> None:
     (tmp_path / place.MARKER).write_bytes(raw)
     with pytest.raises(Damaged, match=r"registry\.json is damaged") as caught:
         Registry(tmp_path)
-    assert f"rm {tmp_path / place.MARKER}" in caught.value.hint
+    assert caught.value.hint.startswith("adapterkit doctor --fix")
 
 
 def test_a_marker_that_is_a_list_is_damaged(tmp_path: Path) -> None:
