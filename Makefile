@@ -6,7 +6,7 @@ PYTHON ?= python3
 # A package index with CPU builds of torch (pytorch.org, Get Started): make demo TORCH_INDEX="--index-url URL"
 TORCH_INDEX ?=
 
-.PHONY: demo test test-slow test-gpu check bench bench-start bench-data bench-recipes bench-train bench-targets clean
+.PHONY: demo test test-slow test-gpu check bench bench-start bench-data bench-recipes bench-registry bench-train bench-targets clean
 
 $(VENV)/ready: setup.cfg constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -18,7 +18,7 @@ demo: $(VENV)/ready
 	$(VENV)/bin/adapterkit demo
 
 test: $(VENV)/ready
-	$(PY) -m pytest -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile -m "not slow and not gpu"
 
 test-slow: $(VENV)/ready
 	$(PY) -m pytest -m "slow and not gpu"
@@ -31,7 +31,7 @@ check: $(VENV)/ready
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
-bench: bench-start bench-data bench-recipes bench-train bench-targets
+bench: bench-start bench-data bench-recipes bench-registry bench-train bench-targets
 
 bench-start: $(VENV)/ready
 	$(PY) benchmarks/start.py
@@ -41,6 +41,9 @@ bench-data: $(VENV)/ready
 
 bench-recipes: $(VENV)/ready
 	$(PY) benchmarks/recipes.py
+
+bench-registry: $(VENV)/ready
+	$(PY) benchmarks/registry.py
 
 bench-train: $(VENV)/ready
 	$(PY) benchmarks/train.py

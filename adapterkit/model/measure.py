@@ -16,8 +16,8 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from adapterkit.files import canonical_json, sha256_bytes, write_whole
 from adapterkit.cache import cache_folder
+from adapterkit.files import canonical_json, sha256_bytes, write_whole
 
 # (rows, in, out) of GPT-2's largest products over one row of 512 tokens.
 SHAPES = ((512, 768, 3072), (512, 3072, 768), (512, 768, 2304))
