@@ -116,7 +116,10 @@ def _peft(folder: Path, *, is_flushed: bool) -> Callable[[int], None]:
     model = get_peft_model(base, config)
 
     def write(i: int) -> None:
-        values = {n: np.frombuffer(bytearray(data), "<f4").reshape(shape) for n, (_, shape, data) in _tensors(i).items()}
+        values = {
+            n: np.frombuffer(bytearray(data), "<f4").reshape(shape)
+            for n, (_, shape, data) in _tensors(i).items()
+        }
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 stored = name.replace(".default", "")
@@ -144,7 +147,9 @@ def _listing(folder: Path, count: int) -> list[dict[str, Any]]:
         for argv in (["list"], ["list", "--all"], ["show", newest], ["list", "--json"]):
             first, later, bare = _in_turn([*argv, "--registry", str(root)])
             told = f"{names} names x {each}: {' '.join(argv)}"
-            print(f"{told:<40} {later:5.2f} s ({later / bare:3.1f}x a bare start); the first time {first:5.2f} s")
+            print(
+                f"{told:<40} {later:5.2f} s ({later / bare:3.1f}x a bare start); the first time {first:5.2f} s"
+            )
             rows.append({"what": told, "seconds": later, "first_seconds": first, "bare_seconds": bare})
     return rows
 
