@@ -155,12 +155,20 @@ def _ends_whole(fd: int) -> bool:
     return os.read(fd, 1) == b"\n"
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Whole JSON lines of a file; a line torn by a crash is passed over."""
-    if not path.exists():
+def read_lines(path: Path, holding: bytes = b"") -> list[dict[str, Any]]:
+    """Whole JSON lines of a file; a line torn by a crash is passed over.
+
+    Args:
+        holding: only lines with these bytes; the others are not parsed.
+    """
+    try:
+        raw = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
         return []
     records = []
-    for line in path.read_bytes().splitlines():
+    for line in raw.splitlines() if holding in raw else []:
+        if holding not in line:
+            continue
         with suppress(ValueError, RecursionError):
             record = json.loads(line)
             if isinstance(record, dict):
@@ -233,7 +241,7 @@ def no_space(where: Path) -> Iterator[None]:
         yield
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
-            free = shutil.disk_usage(_existing(where)).free
+            free = shutil.disk_usage(existing(where)).free
             raise OutOfSpace(
                 f"no space left on the disk of {shown(where)} ({human_size(free)} free). "
                 "Everything published before is whole.",
@@ -274,7 +282,8 @@ def _not_writable(where: Path, e: OSError) -> Unsupported:
     )
 
 
-def _existing(path: Path) -> Path:
+def existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that is there."""
     while not path.exists() and path != path.parent:
         path = path.parent
     return path

@@ -140,6 +140,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.server.commits.append(value)
             elif line["key"] == "file":
                 (folder / value["path"]).write_bytes(base64.b64decode(value["content"]))
+            elif line["key"] == "deletedFile":
+                (folder / value["path"]).unlink()
             else:
                 (folder / value["path"]).write_bytes(self.server.large[value["oid"]])
         url = f"{self.server.url}/{repo}/commit/{'0' * 40}"

@@ -18,7 +18,7 @@ import adapterkit
 from adapterkit.cli import upkeep
 from adapterkit.cli.output import common, counted, emit, table
 from adapterkit.errors import AdapterKitError
-from adapterkit.files import human_size, shown, writing
+from adapterkit.files import existing, human_size, shown, writing
 from adapterkit.registry import check, place
 from adapterkit.registry.check import Problem
 from adapterkit.registry.store import Registry
@@ -203,7 +203,8 @@ def _hub() -> Path:
 
 def _deleted(root: Path) -> int:
     store = _opened(root)
-    hidden = [v for v in store.versions(deleted=True) if v.deleted] if store else []
+    every = store.versions(deleted=True) if store else []
+    hidden = [v for v in every if v.deleted and not v.is_collected]
     return sum(_bytes(v.path) for v in hidden)
 
 
@@ -216,7 +217,7 @@ def _table(places: Sequence[Place]) -> str:
 
 
 def _disk(folder: Path) -> int:
-    return _existing(folder).stat().st_dev
+    return existing(folder).stat().st_dev
 
 
 def _bytes(folder: Path) -> int:
@@ -230,10 +231,4 @@ def _bytes(folder: Path) -> int:
 
 
 def _free(folder: Path) -> int:
-    return shutil.disk_usage(_existing(folder)).free
-
-
-def _existing(folder: Path) -> Path:
-    while not folder.exists():
-        folder = folder.parent
-    return folder
+    return shutil.disk_usage(existing(folder)).free

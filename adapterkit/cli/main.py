@@ -72,6 +72,7 @@ MEANT = {
     "history": "log", "mix": "blend", "tag": "alias", "mv": "rename", "move": "rename", "annotate": "note",
     "fsck": "verify", "check": "verify", "clean": "gc", "cleanup": "gc", "prune": "gc", "repair": "doctor --fix",
 }  # fmt: skip
+LATER = frozenset({"blend", "merge", "extract", "export", "serve", "ui"})
 
 
 class Verbs(click.Group):
@@ -91,17 +92,21 @@ class Verbs(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         verb = args[0]
         if self.get_command(ctx, verb) is None and not verb.startswith("-"):
-            raise self._no_verb(ctx, verb)
+            raise self._no_verb(ctx, verb, args[1:])
         return super().resolve_command(ctx, args)
 
-    def _no_verb(self, ctx: click.Context, verb: str) -> UsageProblem:
+    def _no_verb(self, ctx: click.Context, verb: str, rest: list[str]) -> UsageProblem:
+        if verb in LATER:
+            return UsageProblem(f"{verb!r} is not there yet.", hint="all commands: adapterkit --help")
         meant = MEANT.get(verb)
         if meant and not self._is_there(ctx, meant):
             return UsageProblem(
                 f"there is no command {verb!r}, and {meant!r} is not there yet.", hint="adapterkit --help"
             )
         close = [meant] if meant else get_close_matches(verb, self.list_commands(ctx), n=1)
-        hint = f"adapterkit {close[0]}" if close else "all commands: adapterkit --help"
+        glue = "" if close and close[0].endswith(":") else " "
+        typed = glue + shlex.join(rest) if rest else ""
+        hint = f"adapterkit {close[0]}{typed}" if close else "all commands: adapterkit --help"
         return UsageProblem(f"there is no command {verb!r}.", hint=hint)
 
     def _is_there(self, ctx: click.Context, meant: str) -> bool:
@@ -160,7 +165,11 @@ def _run(argv: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort, EOFError):
         click.echo("stopped.", err=True)
         return 130
-    except BrokenPipeError:  # the reader of a pipe left, as `| head` does
+    except SystemExit as e:  # click's answer to a reader of a pipe that left, as `| head` does
+        if isinstance(e.__context__, BrokenPipeError):
+            return 0
+        raise
+    except BrokenPipeError:  # the same, with something left to be written
         sys.stderr.close()
         return 0
     except OSError as e:

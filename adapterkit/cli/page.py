@@ -16,6 +16,7 @@ from adapterkit.registry.store import Registry
 from adapterkit.registry.version import Version
 
 UNKNOWN = "unknown"
+GENERATIONS = 50  # of a lineage that are followed at once; show of the last one goes on
 MADE = {
     "train": "trained",
     "import": "imported",
@@ -35,18 +36,18 @@ class Lineages:
         """Each parent: ``digest ref state parents``, where state is here, deleted, collected, damaged or missing."""
         return self._parents(v, {v.digest})
 
-    def _parents(self, v: Version, seen: set[str]) -> list[dict[str, Any]]:
-        return [self._told(digest, seen) for digest in v.lineage.parents]
+    def _parents(self, v: Version, seen: set[str], depth: int = 1) -> list[dict[str, Any]]:
+        return [self._told(digest, seen, depth) for digest in v.lineage.parents]
 
-    def _told(self, digest: str, seen: set[str]) -> dict[str, Any]:
+    def _told(self, digest: str, seen: set[str], depth: int) -> dict[str, Any]:
         found = self._by_digest.get(digest)
         if found is None:
             return {"digest": digest, "ref": None, "how": None, "state": "missing", "parents": []}
         state = "collected" if found.is_collected else "deleted" if found.deleted else "here"
-        is_new = digest not in seen  # one that is told above is not told again
+        is_new = digest not in seen and depth < GENERATIONS  # one that is told above is not told again
         seen.add(digest)
         try:
-            how, parents = found.lineage.how, self._parents(found, seen) if is_new else []
+            how, parents = found.lineage.how, self._parents(found, seen, depth + 1) if is_new else []
         except AdapterKitError:
             how, parents, state = None, [], "damaged"
         return {"digest": digest, "ref": found.ref, "how": how, "state": state, "parents": parents}
@@ -150,8 +151,11 @@ def _half(v: Version) -> str:
     if not told:
         return ""
     change = told.get("difference")
-    return f"{told.get('of', UNKNOWN)}, in fp16" + (
-        f", which changed it by {100 * change:.2g} %" if change is not None else ""
+    parents = v.lineage.parents
+    return (
+        f"{told.get('of', UNKNOWN)} {parents[0][:8] if parents else ''}".rstrip()
+        + ", in fp16"
+        + (f", which changed it by {100 * change:.2g} %" if change is not None else "")
     )
 
 

@@ -65,12 +65,12 @@ def import_verb(
 ) -> None:  # fmt: skip
     """Bring in a packed file, a folder of PEFT, or an adapter of the Hub."""
     store = Registry(registry)
-    before = {v.digest for v in store.versions()}
+    before = {v.digest: v.deleted for v in store.versions(deleted=True)}
     from adapterkit.sharing.incoming import add
 
     v = add(store, source, name=name, sha256=sha256, base=base, force_base=force_base, revision=revision,
             say=lambda text: note(text, quiet or as_json))  # fmt: skip
-    existed = v.digest in before
+    existed, restored = v.digest in before, before.get(v.digest, False)
     forced = bool(v.manifest["base"].get("forced"))
     if forced:
         note(
@@ -82,6 +82,7 @@ def import_verb(
                 "ref": v.ref,
                 "digest": v.digest,
                 "existed": existed,
+                "restored": restored,
                 "forced_base": forced,
                 "path": str(v.path),
                 "size": v.size,
@@ -90,10 +91,12 @@ def import_verb(
     elif quiet:
         click.echo(v.ref)
     else:
-        click.echo(_brought(v, existed))
+        click.echo(_brought(v, existed, restored))
 
 
-def _brought(v: Version, existed: bool) -> str:
+def _brought(v: Version, existed: bool, restored: bool) -> str:
+    if restored:
+        return f"restored {v.ref} {v.digest[:8]}, which was deleted here"
     if existed:
         return f"that is {v.ref} {v.digest[:8]} already, every byte as it was published"
     return (
@@ -124,6 +127,7 @@ def push_verb(
         )
     from adapterkit.sharing import hub
 
+    hub.check_repository(repo, v)
     files = hub.files_to_push(store, v.ref)
     silent = quiet or as_json
     if not silent:

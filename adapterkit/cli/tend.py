@@ -11,6 +11,7 @@ import click
 from adapterkit.cli import named
 from adapterkit.cli.output import common, counted, emit, note
 from adapterkit.errors import UsageProblem
+from adapterkit.refs import Ref
 from adapterkit.registry import keeping, runs
 from adapterkit.registry.keeping import UNDO_DAYS
 from adapterkit.registry.store import Registry
@@ -172,27 +173,32 @@ def delete_verb(refs: tuple[str, ...], force: bool, registry: str | None, as_jso
     Their numbers are never used again. A NAME alone means its newest version.
     """
     store = Registry(registry)
-    versions = named.versions(store, refs, "delete")
-    lost = {v.ref: [a for a, n in store.aliases(v.name).items() if n == v.number] for v in versions}
+    for text in refs:
+        named.refuse_mix(text, "delete")
+    wanted = list(dict.fromkeys(keeping.named(store, text) for text in refs))  # all, before any
+    lost = {ref: [a for a, n in store.aliases(ref.name).items() if str(n) == ref.version] for ref in wanted}
+    digests = {v.ref: v.digest for name in {ref.name for ref in wanted} for v in store.versions(name)}
     # one that an alias is in the way of is refused before any other is hidden
-    for v in sorted(versions, key=lambda v: not lost[v.ref]):
-        store.delete(v.ref, force=force)
+    for ref in sorted(wanted, key=lambda ref: not lost[ref]):
+        store.delete(str(ref), force=force)
     if as_json:
-        told = [{"ref": v.ref, "digest": v.digest, "aliases_removed": lost[v.ref]} for v in versions]
+        told = [
+            {"ref": str(ref), "digest": digests.get(str(ref)), "aliases_removed": lost[ref]} for ref in wanted
+        ]
         emit({"deleted": told, "undo_days": UNDO_DAYS})
     elif quiet:
-        click.echo("\n".join(v.ref for v in versions))
+        click.echo("\n".join(map(str, wanted)))
     else:
-        for v in versions:
-            click.echo(_deleted(v, lost[v.ref]))
-        for name in dict.fromkeys(v.name for v in versions):
+        for ref in wanted:
+            click.echo(_deleted(ref, lost[ref]))
+        for name in dict.fromkeys(ref.name for ref in wanted):
             click.echo(_means(store, name))
 
 
-def _deleted(v: Version, lost: list[str]) -> str:
-    back = "".join(f" && adapterkit alias {v.ref} {alias}" for alias in lost)
-    gone = f", and {' and '.join(f'{v.name}@{a}' for a in lost)}" if lost else ""
-    return f"deleted {v.ref}{gone}     undo within {UNDO_DAYS} days: adapterkit restore {v.ref}{back}"
+def _deleted(ref: Ref, lost: list[str]) -> str:
+    back = "".join(f" && adapterkit alias {ref} {alias}" for alias in lost)
+    gone = f", and {' and '.join(f'{ref.name}@{a}' for a in lost)}" if lost else ""
+    return f"deleted {ref}{gone}     undo within {UNDO_DAYS} days: adapterkit restore {ref}{back}"
 
 
 def _means(store: Registry, name: str) -> str:
@@ -210,7 +216,7 @@ def restore_verb(refs: tuple[str, ...], registry: str | None, as_json: bool, qui
     """
     store = Registry(registry)
     wanted = [keeping.deleted(store, named.refuse_mix(ref, "restore")) for ref in refs]  # all, before any
-    made: list[Version] = [store.restore(ref) for ref in dict.fromkeys(v.ref for v in wanted)]
+    made: list[Version] = [store.restore(ref) for ref in dict.fromkeys(map(str, wanted))]
     if as_json:
         emit({"restored": [_restored(v) for v in made]})
         return

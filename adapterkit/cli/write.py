@@ -100,7 +100,7 @@ def tell_forced(made: Iterable[Completion], generator: Generator, quiet: bool) -
     """That --force-base was needed, once for each adapter."""
     for adapter in dict.fromkeys(c.adapter for c in made if c.forced_base):
         note(
-            f"{adapter} was made on another base than {generator.base.id}; it wrote there because of --force-base.",
+            f"{adapter} was made on another base than {generator.base.id} and forced onto it (--force-base).",
             quiet,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -186,7 +187,7 @@ class Generator:
             engine, parts = self._place(resolved)
         text = ",".join(v.ref if w is None else f"{v.ref}={w:g}" for v, w in resolved) or "base"
         versions = tuple((v, 1.0 if w is None else w) for v, w in resolved)
-        forced = any(v.digest in self._forced for v, _ in versions)
+        forced = any(v.digest in self._forced or v.manifest["base"].get("forced") for v, _ in versions)
         return Writer(versions, text, _defaults(resolved), engine, parts, forced)
 
     def _resolve(self, adapter: Adapter) -> list[tuple[Version, float | None]]:
@@ -194,6 +195,11 @@ class Generator:
             return []
         if isinstance(adapter, Version):
             return [(adapter, None)]
+        if isinstance(adapter, Path):
+            raise Unsupported(
+                f"{adapter} is a file; it is brought into the registry first.",
+                hint=f"adapterkit import {shlex.quote(str(adapter))}",
+            )
         parts: tuple[Part, ...] = (
             parse_adapter(adapter) if isinstance(adapter, str) else from_mapping(adapter)
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 from adapterkit import files
 from adapterkit.errors import AdapterKitError, Damaged, NameTaken, Unsupported
-from adapterkit.registry import renames, slots, version
+from adapterkit.registry import renames, shape, slots, version
 from adapterkit.registry.slots import Home, Slot
 from adapterkit.registry.version import MANIFEST, PRIVATE
 
@@ -67,11 +67,17 @@ def commit(work: Work) -> tuple[int, str]:
 def _number(work: Work, listed: list[Slot]) -> int:
     floor = renames.floor(work.root, work.name)
     if work.number is None:
-        return max(floor, max((s.number for s in listed), default=0)) + 1
+        number = max(floor, max((s.number for s in listed), default=0)) + 1
+        if number > slots.HIGHEST:
+            raise Unsupported(f"{work.name!r} has used up its numbers.", hint=f"--name {work.name}-2")
+        return number
     if work.number <= floor or work.number in {s.number for s in listed}:
+        is_here = work.number in {s.number for s in listed}
         raise NameTaken(
-            f"{work.name}@{work.number} is another version here.",
-            hint=f"--name {work.name}-2",
+            f"{work.name}@{work.number} is another version here."
+            if is_here
+            else f"{work.name}@{work.number} was another version here, before {work.name!r} was renamed.",
+            hint=f"give it another name: --name {work.name}-2",
             details={"name": work.name, "version": work.number},
         )
     return work.number
@@ -83,6 +89,10 @@ def _write_manifest(work: Work, number: int) -> str:
     path = work.folder / MANIFEST
     with suppress(FileNotFoundError):
         path.unlink()
+    try:
+        shape.check(sealed)
+    except ValueError as e:
+        raise Unsupported(f"{work.name!r} can't be published: {e}.", hint="see docs/format.md") from None
     data = files.canonical_json(sealed)
     if len(data) > version.MAX_MANIFEST:
         raise Unsupported(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from adapterkit import files
+from adapterkit.registry import shape
 
 FILE = "log.jsonl"
 
@@ -53,17 +54,24 @@ def record_done(root: Path, name: str, what: str, version: int | None = None, **
 
 def entries(root: Path, name: str) -> list[Entry]:
     """The events of a name in their order; lines that are torn or strange are passed over."""
+    return _entries(name, files.read_lines(root / name / FILE))
+
+
+def _entries(name: str, lines: Sequence[dict[str, Any]]) -> list[Entry]:
     found = []
-    for line in files.read_lines(root / name / FILE):
+    for line in lines:
         told = dict(line)
         with suppress(KeyError, ValueError, TypeError):
             at, what = datetime.fromisoformat(told.pop("at")), str(told.pop("what"))
             version = told.pop("version", None)
+            told |= {k: shape.line(v) for k, v in told.items() if isinstance(v, str)}
             found.append(Entry(at, name, what, version if isinstance(version, int) else None, told))
     return found
 
 
-def notes(events: Sequence[Entry]) -> dict[int, str]:
+def notes(root: Path, name: str) -> dict[int, str]:
     """The last note of each version; an empty one takes it away."""
-    told = [e for e in events if e.version is not None and (e.what == "note" or e.more.get("note"))]
+    with_notes = files.read_lines(root / name / FILE, holding=b'"note":')
+    told = [e for e in _entries(name, with_notes) if e.version is not None]
+    told = [e for e in told if e.what == "note" or e.more.get("note")]
     return {e.version: str(e.more.get("note", "")) for e in told if e.version is not None}

@@ -13,70 +13,96 @@ who comes late finds the marker gone. What gc removes it removes only behind
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapterkit import files
-from adapterkit.errors import NotFound, Unsupported
-from adapterkit.refs import Ref, looks_like_digest
-from adapterkit.registry import aliases, journal, missing
-from adapterkit.registry.version import COLLECTED, DELETED, Version
+from adapterkit.errors import Damaged, NotFound, Unsupported
+from adapterkit.refs import Ref, looks_like_digest, parse_ref
+from adapterkit.registry import aliases, journal, missing, slots
+from adapterkit.registry.version import COLLECTED, DELETED, Version, read
 
 if TYPE_CHECKING:
-    from adapterkit.registry.store import Registry
+    from adapterkit.registry.reading import Reader
 
 UNDO_DAYS = 7
 
 
-def delete(root: Path, v: Version, force: bool) -> Version:
+def named(registry: Reader, ref: str) -> Ref:
+    """Name and number of the version to be hidden, also of one that is too damaged to be read.
+
+    Raises:
+        NotFound: no such version; or see ``Reader``.
+    """
+    wanted = parse_ref(ref)
+    try:
+        v = registry[ref]
+    except (Damaged, Unsupported):
+        numbers = {s.number for s in slots.slots(registry.path / wanted.name)}
+        if wanted.version is None or int(wanted.version if wanted.version.isdigit() else 0) not in numbers:
+            raise
+        return wanted
+    return _ref(v)
+
+
+def delete(root: Path, ref: Ref, force: bool) -> None:
     """Hide a version, and with ``force`` take its aliases away.
+
+    Args:
+        ref: with its number.
 
     Raises:
         Unsupported: an alias means it (code ``alias-in-the-way``).
     """
-    meaning = [a for a, target in aliases.read_all(root, v.name)[0].items() if target.version == v.number]
+    folder, number = root / ref.name / str(ref.version), int(ref.version or 0)
+    meaning = [a for a, target in aliases.read_all(root, ref.name)[0].items() if target.version == number]
     if meaning and not force:
         raise Unsupported(
-            f"{v.ref} is {' and '.join(f'{v.name}@{a}' for a in meaning)}, which would mean nothing then.",
-            hint=f"adapterkit delete {v.ref} --force, or first: adapterkit alias --remove {v.name}@{meaning[0]}",
+            f"{ref} is {' and '.join(f'{ref.name}@{a}' for a in meaning)}, which would mean nothing then.",
+            hint=f"adapterkit delete {ref} --force, or first: adapterkit alias --remove {ref.name}@{meaning[0]}",
             code="alias-in-the-way",
-            details={"ref": v.ref, "aliases": meaning},
+            details={"ref": str(ref), "aliases": meaning},
         )
-    os.close(os.open(v.path / DELETED, os.O_WRONLY | os.O_CREAT, 0o644))
-    files.sync_folder(v.path)
-    journal.record_done(root, v.name, "deleted", v.number)
+    os.close(os.open(folder / DELETED, os.O_WRONLY | os.O_CREAT, 0o644))
+    files.sync_folder(folder)
+    journal.record_done(root, ref.name, "deleted", number)
     for alias in meaning:
-        aliases.remove(root, v.name, alias)
-        journal.record_done(root, v.name, "alias-removed", v.number, alias=alias)
-    return v
+        aliases.remove(root, ref.name, alias)
+        journal.record_done(root, ref.name, "alias-removed", number, alias=alias)
 
 
-def restore(root: Path, v: Version) -> None:
+def restore(root: Path, ref: Ref) -> None:
     """Show a deleted version again.
+
+    Args:
+        ref: with its number.
 
     Raises:
         NotFound: gc has taken it.
     """
+    folder = root / ref.name / str(ref.version)
     try:
-        (v.path / DELETED).unlink()
+        (folder / DELETED).unlink()
     except FileNotFoundError:
-        if (v.path / COLLECTED).exists():
-            raise _gone(v) from None
+        if (folder / COLLECTED).exists():
+            raise _gone(read(folder)) from None
         return  # somebody else was faster
-    files.sync_folder(v.path)
-    journal.record_done(root, v.name, "restored", v.number)
+    files.sync_folder(folder)
+    journal.record_done(root, ref.name, "restored", int(ref.version or 0))
 
 
-def deleted(registry: Registry, wanted: Ref) -> Version:
-    """The version to be restored.
+def deleted(registry: Reader, wanted: Ref) -> Ref:
+    """Name and number of the version to be restored.
 
     Raises:
         NotFound: it is not there, was not deleted, or was collected.
     """
     shelf = registry.shelf(wanted.name)
     hidden = [v for v in shelf.every if v.deleted]
-    if wanted.version is None and (left := [v for v in hidden if not v.is_collected]):
-        return max(left, key=deleted_at)
+    left = [v for v in hidden if not v.is_collected]
+    if wanted.version is None and left:
+        return _ref(max(left, key=deleted_at))
     which = wanted.version or ""
     found = [v for v in shelf.every if str(v.number) == which]
     if not found and looks_like_digest(which):
@@ -84,30 +110,40 @@ def deleted(registry: Registry, wanted: Ref) -> Version:
     if found and found[0].is_collected:
         raise _gone(found[0])
     if found and found[0].deleted:
-        return found[0]
+        return _ref(found[0])
     if found:
         raise NotFound(f"{found[0].ref} was not deleted.", hint=f"adapterkit show {found[0].ref}")
+    if slots.NUMBER.fullmatch(which) and (registry.path / wanted.name / which / DELETED).exists():
+        return wanted  # too damaged to be read, which restoring does not change
     if not shelf.every:
         raise missing.name(registry, wanted)
-    told = ", ".join(str(v.number) for v in hidden if not v.is_collected)
+    told = ", ".join(str(v.number) for v in left)
     raise NotFound(
         f"{wanted} is no deleted version" + (f"; deleted are {told}." if told else "; none is deleted."),
-        hint=f"adapterkit restore {hidden[-1].ref}" if told else f"adapterkit list {wanted.name} --all",
+        hint=f"adapterkit restore {left[-1].ref}" if left else f"adapterkit list {wanted.name} --deleted",
         details={"name": wanted.name},
     )
 
 
+def _ref(v: Version) -> Ref:
+    return Ref(v.name, str(v.number))
+
+
 def deleted_at(v: Version) -> float:
-    """When a version was hidden, seconds since 1970; the far future when it is not any more."""
+    """When a version was hidden, seconds since 1970; the far future when it is not any more.
+
+    A marker from a clock that was ahead is of now, or it would be kept for years.
+    """
     try:
-        return (v.path / DELETED).stat().st_mtime
+        info = (v.path / DELETED).stat()
     except OSError:
         return float("inf")
+    return min(info.st_mtime, time.time())
 
 
 def _gone(v: Version) -> NotFound:
     return NotFound(
         f"{v.ref} can't be restored: gc has taken its files, only its manifest is left.",
-        hint=f"make it again: adapterkit train SOURCE --name {v.name}, or import it: adapterkit import FILE --name NAME",
+        hint=f"adapterkit list {v.name} --deleted     (make it again: adapterkit train SOURCE --name {v.name})",
         details={"ref": v.ref},
     )

@@ -11,6 +11,7 @@ from typing import Any
 from adapterkit.errors import Damaged, Unsupported
 from adapterkit.files import canonical_json, sha256_bytes
 from adapterkit.refs import is_name
+from adapterkit.registry import shape
 
 SCHEMA = 1
 MAX_MANIFEST = 16 << 10
@@ -50,9 +51,11 @@ def parse_manifest(raw: bytes, where: str, digest: str = "") -> dict[str, Any]:
         Unsupported: it was written by a newer AdapterKit.
     """
     manifest: dict[str, Any] = json.loads(raw)
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-        raise ValueError("no table of files")
-    if canonical_json(seal(manifest)) != raw or digest not in ("", manifest["digest"]):
+    if (
+        not isinstance(manifest, dict)
+        or canonical_json(seal(manifest)) != raw
+        or digest not in ("", manifest["digest"])
+    ):
         raise ValueError("changed")
     if manifest["min_reader"] > SCHEMA:
         raise Unsupported(
@@ -60,6 +63,7 @@ def parse_manifest(raw: bytes, where: str, digest: str = "") -> dict[str, Any]:
             hint="pip install -U adapterkit",
             code="newer",
         )
+    shape.check(manifest)
     if not is_name(manifest["name"]) or not all(map(is_inside, manifest["files"])):
         raise ValueError("a name that is not allowed")
     return manifest
@@ -83,6 +87,6 @@ def unreadable(folder: Path, e: Exception) -> Damaged:
     return Damaged(
         f"{where} is damaged: its manifest can't be read ({type(e).__name__}: {e}).",
         hint=f"adapterkit import {folder.parent.name}-{folder.name}.adapter.safetensors, or train it again "
-        f"from its text: adapterkit train SOURCE --name {folder.parent.name} --fresh",
+        f"from its text: adapterkit train SOURCE --name {folder.parent.name} --fresh, or: adapterkit delete {where}",
         details={"ref": where},
     )

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from adapterkit import files
 from adapterkit.errors import NotFound, nearest
-from adapterkit.refs import Ref
+from adapterkit.refs import Ref, looks_like_digest
 from adapterkit.registry import place, renames, slots
-from adapterkit.registry.version import Version
+from adapterkit.registry.slots import Slot
+from adapterkit.registry.version import COLLECTED, DELETED, Version
 
 if TYPE_CHECKING:
     from adapterkit.registry.reading import Reader
@@ -25,19 +26,27 @@ def name(registry: Reader, wanted: Ref) -> NotFound:
             details={"name": wanted.name, "nearest": now},
         )
     if hidden := slots.slots(registry.path / wanted.name):
+        return _all_hidden(wanted.name, hidden)
+    if looks_like_digest(wanted.name) and (meant := _by_digest(registry, wanted.name)):
         return NotFound(
-            f"every version of {wanted.name!r} was deleted.",
-            hint=f"adapterkit restore {wanted.name}@{hidden[-1].number}",
-            details={"name": wanted.name},
+            f"{wanted.name!r} is a digest; a version is named by its adapter too.",
+            hint=f"adapterkit show {meant.name}@{wanted.name}",
+            details={"name": wanted.name, "nearest": f"{meant.name}@{wanted.name}"},
         )
     names = [n for n in registry.names() if _has_versions(registry, n)]
     close = nearest(wanted.name, names)
-    more = _elsewhere(registry)
-    also = f"; {files.shown(place.home())} has {more} more" if more else ""
-    hint = f"adapterkit list --all{also}" if names else "train one: adapterkit train FOLDER-OR-FILE"
+    others = _elsewhere(registry)
+    home = files.shown(place.home())
+    more = f"{home} has {len(others)} more" if others else ""
+    hint = "adapterkit list --all" if names else "train one: adapterkit train FOLDER-OR-FILE"
+    hint += f"     ({more})" if more else ""
+    if wanted.name in others:
+        hint = f"adapterkit show {wanted} --registry {home}"
+    elif close:
+        hint = f"did you mean {close!r}?     (all: adapterkit list{f'; {more}' if more else ''})"
     return NotFound(
         f"no adapter named {wanted.name!r} in {files.shown(registry.path)}.",
-        hint=f"did you mean {close!r}?     (all: adapterkit list{also})" if close else hint,
+        hint=hint,
         details={"name": wanted.name, "known": names, "nearest": close},
     )
 
@@ -58,11 +67,23 @@ def version(registry: Reader, wanted: Ref) -> NotFound:
     )
 
 
+def _all_hidden(of: str, hidden: Sequence[Slot]) -> NotFound:
+    """Every version is deleted; the newest that gc has left can be restored."""
+    left = [s for s in hidden if not (s.path / COLLECTED).exists()]
+    hint = f"adapterkit restore {of}@{left[-1].number}" if left else f"adapterkit list {of} --deleted"
+    gone = "" if left else ", and gc has taken their files"
+    return NotFound(f"every version of {of!r} was deleted{gone}.", hint=hint, details={"name": of})
+
+
+def _by_digest(registry: Reader, prefix: str) -> Version | None:
+    return next((v for v in registry.versions() if v.digest.startswith(prefix)), None)
+
+
 def deleted(v: Version) -> NotFound:
     if v.is_collected:
         return NotFound(
             f"{v.ref} was deleted, and gc has taken its files; only its manifest is left.",
-            hint=f"adapterkit list {v.name} --all",
+            hint=f"adapterkit list {v.name} --deleted",
             details={"ref": v.ref},
         )
     return NotFound(f"{v.ref} was deleted.", hint=f"adapterkit restore {v.ref}", details={"ref": v.ref})
@@ -100,17 +121,17 @@ def several(wanted: Ref, found: Sequence[Version]) -> NotFound:
 def _has_versions(registry: Reader, of: str) -> bool:
     """Whether a name has one that is not hidden; no manifest is read."""
     return any(
-        not any((s.path / mark).exists() for mark in ("deleted", "collected"))
+        not any((s.path / mark).exists() for mark in (DELETED, COLLECTED))
         for s in reversed(slots.slots(registry.path / of))
     )
 
 
-def _elsewhere(registry: Reader) -> int:
-    """Adapters in the home folder's registry, when that is another one."""
+def _elsewhere(registry: Reader) -> list[str]:
+    """Names of the home folder's registry, when that is another one."""
     home = place.home()
     if registry.path == home or not home.is_dir():
-        return 0
+        return []
     from adapterkit.registry.reading import Reader
 
     other = Reader(home)
-    return sum(_has_versions(other, n) for n in other.names())
+    return [n for n in other.names() if _has_versions(other, n)]

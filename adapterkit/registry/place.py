@@ -6,8 +6,8 @@ import json
 import os
 from pathlib import Path
 
-from adapterkit.errors import Damaged, Unsupported
-from adapterkit.files import STAGING, canonical_json, sha256_bytes, write_whole
+from adapterkit.errors import Damaged, Unsupported, UsageProblem
+from adapterkit.files import STAGING, canonical_json, sha256_bytes, shown, write_whole
 
 MARKER = "registry.json"
 SCHEMA = 1
@@ -49,7 +49,9 @@ def marker() -> bytes:
 
 
 def check(root: Path) -> None:
-    """Refuse a registry written by a newer AdapterKit, or a damaged marker."""
+    """Refuse a registry written by a newer AdapterKit, a damaged marker, or what is no folder."""
+    if root.exists() and not root.is_dir():
+        raise UsageProblem(f"{shown(root)} is no folder, so it can't be a registry.", hint="--registry DIR")
     path = root / MARKER
     if not path.exists():
         return

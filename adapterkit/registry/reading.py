@@ -49,13 +49,14 @@ class Reader:
             Damaged: its manifest, or the alias, is torn or changed.
         """
         wanted = parse_ref(ref)
+        slots.refuse_link(self.path / wanted.name)
         which = wanted.version
         if which in (None, "latest"):
             return self._latest(wanted)
         if which == "best":
             return self.best(wanted.name)
         assert which is not None
-        if slots.NUMBER.fullmatch(which) and len(which) < 7:
+        if slots.NUMBER.fullmatch(which):
             return self._numbered(wanted, int(which))
         if aliases.exists(self.path, wanted.name, which):
             return self._aliased(wanted, which)
@@ -65,7 +66,9 @@ class Reader:
         if not self.path.is_dir():
             return []
         with os.scandir(self.path) as entries:
-            return sorted(e.name for e in entries if NAME.fullmatch(e.name) and e.is_dir())
+            return sorted(
+                e.name for e in entries if NAME.fullmatch(e.name) and e.is_dir(follow_symlinks=False)
+            )
 
     def shelf(self, name: str) -> Shelf:
         """All versions of a name, its aliases and its best, read once."""
@@ -145,7 +148,7 @@ class Reader:
             Damaged, Unsupported: it can't be read; a deleted one that can't is passed for deleted by gc alone.
         """
         v = version.read(slot.path)
-        return shelf.noted(v, journal.notes(journal.entries(self.path, name)).get(slot.number, ""))
+        return shelf.noted(v, journal.notes(self.path, name).get(slot.number, ""))
 
     def _aliased(self, wanted: Ref, alias: str) -> Version:
         """The version an alias means, if it is the very one the alias was set for."""

@@ -52,7 +52,7 @@ def read(root: Path, name: str, kept: Index) -> Shelf:
     found: list[Version] = []
     damaged: dict[int, AdapterKitError] = {}
     numbered, beside = slots.look(root / name)
-    notes = journal.notes(journal.entries(root, name)) if numbered and journal.FILE in beside else {}
+    notes = journal.notes(root, name) if numbered and journal.FILE in beside else {}
     for slot in numbered:
         try:
             v = _read(name, slot, kept)

@@ -17,7 +17,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+from adapterkit.errors import Damaged
+
+HIGHEST = 999_999  # seven digits and more are digests
+NUMBER = re.compile(r"[1-9][0-9]{0,5}")
 TAKEN = (errno.ENOTEMPTY, errno.EEXIST)
 GONE = (errno.ENOENT, errno.ESTALE)
 
@@ -86,10 +89,25 @@ def _opened(path: Path) -> int | None:
     """A name's folder, made and held; again when gc took the empty folder away between the two."""
     while True:
         path.mkdir(exist_ok=True)
+        refuse_link(path)
         if os.rename not in os.supports_dir_fd or os.scandir not in os.supports_fd:
             return None
         with suppress(FileNotFoundError):
-            return os.open(path, os.O_RDONLY)
+            return os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0))
+
+
+def refuse_link(path: Path) -> None:
+    """A name that is a link would lead a writer out of the registry.
+
+    Raises:
+        Damaged: it is one (code ``link``).
+    """
+    if path.is_symlink():
+        raise Damaged(
+            f"{path} is a link, and links in a registry are not followed.",
+            hint=f"move the folder itself there: rm {path} && mv {os.path.realpath(path)} {path}",
+            code="link",
+        )
 
 
 def slots(path: Path) -> list[Slot]:

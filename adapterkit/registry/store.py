@@ -38,6 +38,7 @@ from adapterkit.registry import (
     place,
     renames,
     shelf,
+    slots,
     version,
 )
 from adapterkit.registry.check import Problem
@@ -145,24 +146,32 @@ class Registry(Reader):
     def rename(self, name: str, new: str) -> list[Version]:
         """Call an adapter otherwise, with all its versions, aliases, scores and log."""
         check_name(new, typed=f"adapterkit rename {name}")
-        self[name]
+        slots.refuse_link(self.path / name)
+        if not slots.slots(self.path / name):
+            raise missing.name(self, Ref(name))
         with files.writing(self.path):
             renames.rename(self.path, name, new)
         journal.record_done(self.path, new, "renamed", None, **{"from": name})
         return self.versions(new)
 
-    def delete(self, ref: str, *, force: bool = False) -> Version:
+    def delete(self, ref: str, *, force: bool = False) -> str:
         """Hide a version, to be undone by ``restore`` for seven days.
+
+        One that is too damaged to be read is hidden by its number.
 
         Args:
             force: also when an alias means it; the alias is removed.
 
+        Returns:
+            Its ref, NAME@N.
+
         Raises:
             Unsupported: an alias is in the way.
         """
-        v = self[ref]
-        with self._changing(v.name):
-            return keeping.delete(self.path, v, force)
+        hidden = keeping.named(self, ref)
+        with self._changing(hidden.name):
+            keeping.delete(self.path, hidden, force)
+        return str(hidden)
 
     def restore(self, ref: str) -> Version:
         """Undo ``delete``; a bare name means the version of it that was deleted last.
@@ -170,10 +179,10 @@ class Registry(Reader):
         Raises:
             NotFound: no such version, or gc has taken its files.
         """
-        v = keeping.deleted(self, parse_ref(ref))
-        with self._changing(v.name):
-            keeping.restore(self.path, v)
-        return self[v.ref]
+        hidden = keeping.deleted(self, parse_ref(ref))
+        with self._changing(hidden.name):
+            keeping.restore(self.path, hidden)
+        return self[str(hidden)]
 
     def gc(self, *, dry_run: bool = False, now: bool = False, runs: bool = False) -> GcReport:
         """Remove leftovers: torn writes, and the files of versions deleted more than seven days ago.
@@ -243,7 +252,7 @@ class Registry(Reader):
             if key not in self._contents and (found := self._content(name, slot)):
                 self._contents[key] = found
             is_hidden = any((slot.path / m).exists() for m in (version.DELETED, version.COLLECTED))
-            if self._contents.get(key) == whole["content"] and not is_hidden:
+            if self._contents.get(key) == whole["content"] and not is_hidden and self._is_whole(slot):
                 return slot.number
         return None
 
@@ -252,6 +261,13 @@ class Registry(Reader):
         with suppress(Damaged, Unsupported):
             return known.facts.content if known else str(version.read_manifest(slot.path)["content"])
         return ""
+
+    def _is_whole(self, slot: Slot) -> bool:
+        """A twin that is damaged is no reason to publish nothing."""
+        with suppress(Damaged, Unsupported):
+            version.read(slot.path).verify()
+            return True
+        return False
 
     def _digest(self, slot: Slot) -> str | None:
         with suppress(Damaged, Unsupported):

@@ -6,7 +6,7 @@ import json
 import os
 import stat
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -161,7 +161,14 @@ class Version:
     def recipe(self) -> Recipe:
         from adapterkit.recipe.schema import Recipe
 
-        return Recipe.model_validate(self.manifest.get("recipe") or {})
+        try:
+            return Recipe.model_validate(self.manifest.get("recipe") or {})
+        except ValueError as e:
+            raise Damaged(
+                f"{self.ref} holds a recipe that this AdapterKit can't read ({str(e).splitlines()[0]}).",
+                hint="pip install -U adapterkit",
+                details={"ref": self.ref},
+            ) from None
 
     @property
     def metrics(self) -> Metrics:
@@ -291,7 +298,7 @@ def read(folder: Path, note: str = "") -> Version:
 
 
 def _facts(manifest: dict[str, Any]) -> Facts:
-    metrics = Metrics(**manifest["metrics"])
+    metrics = Metrics(**{f.name: manifest["metrics"].get(f.name) for f in fields(Metrics)})
     return Facts(
         created=datetime.fromisoformat(manifest["created"]),
         kind=manifest["kind"],
@@ -309,13 +316,13 @@ def _yardstick(manifest: dict[str, Any], metrics: Metrics) -> Yardstick | None:
     recipe = manifest.get("recipe")
     if metrics.held_out is None or not recipe:
         return None
-    length = recipe["train"]["max_length"]
+    length = recipe.get("train", {}).get("max_length")
     return Yardstick(
         held_out=metrics.held_out,
         base=manifest["base"]["weights"],
         tokenizer=manifest["base"]["tokenizer"],
         length=length if isinstance(length, int) else 0,
-        packing=recipe["data"]["packing"],
+        packing=str(recipe.get("data", {}).get("packing")),
     )
 
 

@@ -92,17 +92,13 @@ def receive(registry: Registry, folder: Path, origin: Origin, asked: Asked) -> V
 
 
 def _base(named: str | None, origin: Origin, asked: Asked) -> Base:
-    """The base given, else the one the config names, if that is a name and no place on another computer."""
+    """The base given, else the one the config names, if that is a name and no place."""
     wanted = asked.base or called(named)
     if wanted is None:
-        told = (
-            f"names its base as a place on another computer, {spoken(named, 80)!r}"
-            if named
-            else "does not name its base"
-        )
+        told = f"names its base as a folder, {spoken(named, 80)!r}" if named else "does not name its base"
         raise UsageProblem(
-            f"{origin.label} {told}.",
-            hint=f"adapterkit import {origin.source} --base gpt2",
+            f"{origin.label} {told}; say which base it is for.",
+            hint=f"adapterkit import {origin.source} --base gpt2     (or --base FOLDER, where that base lies here)",
         )
     base = locate(wanted, on_download=asked.say)
     if not asked.is_forced and not _is_named(named, base):

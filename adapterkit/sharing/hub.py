@@ -16,7 +16,6 @@ from pathlib import Path
 from adapterkit import network
 from adapterkit.errors import CheckFailed, NotFound, Unreachable, Unsupported, UsageProblem
 from adapterkit.model.hub import bars_on_terminals_only
-from adapterkit.refs import Ref
 from adapterkit.registry.store import WEIGHTS, Registry
 from adapterkit.registry.version import COPIED, MANIFEST, Version
 from adapterkit.sharing import leaks, refusals, shipment
@@ -24,6 +23,7 @@ from adapterkit.sharing.shipment import TEXTS
 
 REPO = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}(?:/[A-Za-z0-9_][\w.-]{0,95})?")
 LIKE_PEFT = ("adapter_config.json", MANIFEST)
+OURS = frozenset({*TEXTS["lora"], *TEXTS["full"], *WEIGHTS.values(), MANIFEST})  # what a push may replace
 
 
 def files_to_push(registry: Registry, ref: str) -> list[tuple[str, int]]:
@@ -33,6 +33,17 @@ def files_to_push(registry: Registry, ref: str) -> list[tuple[str, int]]:
         NotFound, Damaged, Unsupported: as ``packed.pack``.
     """
     return [(p.name, p.stat().st_size) for p in _files(_checked(registry, ref))]
+
+
+def check_repository(repo_id: str, version: Version) -> None:
+    """Refuse what can be no repository's name, before anything is hashed or sent."""
+    is_one = (
+        REPO.fullmatch(repo_id) and repo_id.count("/") == 1 and not any(x in repo_id for x in ("--", ".."))
+    )
+    if not is_one:
+        raise UsageProblem(
+            f"{repo_id!r} is no repository.", hint=f"adapterkit push {version.ref} YOUR-NAME/{version.name}"
+        )
 
 
 def push(
@@ -63,10 +74,7 @@ def push(
     version = _checked(registry, ref)
     if public:
         _check_copies(version, allow_copies)
-    if not REPO.fullmatch(repo_id) or "/" not in repo_id:
-        raise UsageProblem(
-            f"{repo_id!r} is no repository.", hint=f"adapterkit push {ref} YOUR-NAME/{version.name}"
-        )
+    check_repository(repo_id, version)
     files = _files(version)
     if say:
         say(f"Uploading {len(files)} files of {version.ref} to {network.host()}.")
@@ -109,8 +117,8 @@ def _download(repo: str, commit: str) -> Path:
     try:
         held = set(HfApi().list_repo_files(repo, revision=commit))
         _check_held(repo, held)
-        kind = "lora" if "adapter_config.json" in held else "full"
-        wanted = [*TEXTS[kind], WEIGHTS[kind], MANIFEST]
+        foreign = [*TEXTS["lora"], WEIGHTS["lora"]]
+        wanted = sorted(OURS) if MANIFEST in held else foreign
         with bars_on_terminals_only():
             return Path(snapshot_download(repo, revision=commit, allow_patterns=wanted))
     except (httpx2.HTTPError, HfHubHTTPError, FileNotFoundError) as e:
@@ -156,24 +164,38 @@ def _check_copies(version: Version, allow_copies: bool) -> None:
 
 
 def _upload(version: Version, files: list[Path], repo: str, public: bool) -> tuple[str, str]:
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     api = HfApi()
     made = api.create_repo(repo, private=not public, exist_ok=True)
     repo = made.repo_id
-    if not public and not api.repo_info(repo).private:
-        raise CheckFailed(
-            f"{repo} is there already, and public: everyone could read {version.ref}.",
-            hint=f"adapterkit push {Ref(version.name, str(version.number))} {repo} --public, or another repository",
-            code="public",
-        )
+    info = api.model_info(repo)
+    _check_openness(version, repo, public, is_private=bool(info.private))
+    held = {s.rfilename for s in info.siblings or []}
+    stale = sorted(held & OURS - {p.name for p in files})  # of a version of the other kind
     done = api.create_commit(
         repo,
-        [CommitOperationAdd(p.name, str(p)) for p in files],
+        [*(CommitOperationAdd(p.name, str(p)) for p in files), *(CommitOperationDelete(n) for n in stale)],
         commit_message=f"{version.ref} {version.digest[:8]}",
         commit_description=f"AdapterKit, digest {version.digest}",
     )
     return f"{network.endpoint()}/{repo}", str(done.oid)
+
+
+def _check_openness(version: Version, repo: str, public: bool, *, is_private: bool) -> None:
+    """A repository that is there keeps who may read it, whatever was asked for."""
+    if public and is_private:
+        raise CheckFailed(
+            f"{repo} is there already, and private: nobody else could read {version.ref}.",
+            hint=f"adapterkit push {version.ref} {repo}     (or open it to everyone on the Hub first)",
+            code="private",
+        )
+    if not public and not is_private:
+        raise CheckFailed(
+            f"{repo} is there already, and public: everyone could read {version.ref}.",
+            hint=f"adapterkit push {version.ref} {repo} --public, or another repository",
+            code="public",
+        )
 
 
 @contextmanager

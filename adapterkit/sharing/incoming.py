@@ -16,7 +16,7 @@ from typing import Any
 from adapterkit.errors import BaseMismatch, Damaged, NotFound, Unsupported, UsageProblem
 from adapterkit.files import sha256_file
 from adapterkit.model.base import locate
-from adapterkit.registry import strict
+from adapterkit.registry import strict, tensorfile
 from adapterkit.registry.store import WEIGHTS, Registry
 from adapterkit.registry.version import MANIFEST, MAX_MANIFEST, Version
 from adapterkit.sharing import foreign, own, packed, refusals, shipment
@@ -69,13 +69,19 @@ def add(
             "--revision is for the Hub.", hint=f"adapterkit import {HUB}OWNER/NAME --revision {revision}"
         )
     path, typed = Path(source).expanduser(), shlex.quote(text)
-    if not path.exists():
-        raise _absent(text)
+    if not text or not _is_there(path):
+        raise _absent(text[:200])
     if path.is_dir():
-        return _from_folder(
-            registry, path, Origin(path.name, path.resolve().name, source=typed), asked, expected
-        )
+        name = path.resolve().name or "adapter"
+        return _from_folder(registry, path, Origin(path.name or typed, name, source=typed), asked, expected)
     return _from_file(registry, path, typed, asked, expected)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long for any file
+        return False
 
 
 def _from_file(registry: Registry, path: Path, source: str, asked: Asked, expected: str) -> Version:
@@ -83,8 +89,10 @@ def _from_file(registry: Registry, path: Path, source: str, asked: Asked, expect
         raise Unsupported(
             f"{source} is neither a file nor a folder.", hint="adapterkit import FILE, FOLDER or hub:ID"
         )
-    _check_sha256(path, expected)
     refusals.check_file(path)
+    if expected:
+        tensorfile.read_header(path)  # before gigabytes are hashed
+    _check_sha256(path, expected)
     made = packed.read(path)
     _check_base(made, asked)
     return own.receive(registry, made, name=asked.name, note=asked.note, source=source)

@@ -8,7 +8,7 @@ from typing import Any
 from adapterkit.errors import Damaged, NameTaken
 from adapterkit.files import canonical_json
 from adapterkit.refs import check_name
-from adapterkit.registry import card, full, gpt2, lora_config, strict
+from adapterkit.registry import card, full, gpt2, lora_config, renames, strict
 from adapterkit.registry.store import Registry
 from adapterkit.registry.version import MANIFEST, Version, read
 from adapterkit.sharing import mending
@@ -67,6 +67,12 @@ def _refuse_taken(registry: Registry, made: Shipment, source: str) -> None:
             hint=f"adapterkit import {source} --name {_other(registry, made.name)}",
             details={"ref": made.ref, "digest": made.digest},
         )
+    if there is None and made.number <= renames.floor(registry.path, made.name):
+        raise NameTaken(
+            f"{made.ref} was another version here, before {made.name!r} was renamed.",
+            hint=f"adapterkit import {source} --name {_other(registry, made.name)}",
+            details={"ref": made.ref, "digest": made.digest},
+        )
     if there is None:
         return
     state = " (deleted)" if there.deleted else ""
@@ -103,7 +109,8 @@ def _number(registry: Registry, made: Shipment, name: str) -> int | None:
     """Its own number where that is free; None takes the next, or finds the same content."""
     there = registry.versions(name, deleted=True)
     is_free = all(v.number != made.number and v.facts.content != made.manifest["content"] for v in there)
-    return made.number if is_free else None
+    is_free &= not (registry.path / name / str(made.number)).exists()
+    return made.number if is_free and made.number > renames.floor(registry.path, name) else None
 
 
 def _fill(made: Shipment, folder: Path) -> None:

@@ -73,7 +73,7 @@ def write(made: Shipment, to: Path) -> Path:
     aside = to / f".{path.name}.{secrets.token_hex(4)}"
     try:
         with files.writing(to):
-            to.mkdir(parents=True, exist_ok=True)
+            _make_folder(to)
             pieces.write(aside, _tensors(made), _metadata(made))
             _put(aside, path)
     finally:
@@ -83,8 +83,11 @@ def write(made: Shipment, to: Path) -> Path:
     return path
 
 
-def is_packed(header: tensorfile.Header) -> bool:
-    return KEY in header.metadata
+def _make_folder(to: Path) -> None:
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+    except (FileNotFoundError, NotADirectoryError, FileExistsError) as e:
+        raise UsageProblem(f"the folder {to} can't be made ({e.strerror}).", hint="--to DIR") from None
 
 
 def read(path: Path) -> Shipment:

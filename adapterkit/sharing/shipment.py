@@ -7,7 +7,6 @@ manifest, ``fill`` makes a folder of it again.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +37,7 @@ TEXTS = {
     ),
 }
 MAX_TEXT = 16 << 20  # bytes of all text files that do not fit a header; GPT-2's tokenizer has 4 MB
-SHA256 = re.compile(r"[0-9a-f]{64}")
+MAX_NUMBER = 99_999  # of a version that comes in: its name must have numbers left
 
 
 @dataclass(frozen=True)
@@ -204,20 +203,12 @@ def _check_shape(manifest: dict[str, Any]) -> None:
     kind, files, base = manifest["kind"], manifest["files"], manifest["base"]
     if kind not in WEIGHTS or WEIGHTS[kind] not in files:
         raise ValueError(f"its kind is {str(kind)[:20]!r}")
-    if type(manifest["version"]) is not int or not 0 < manifest["version"] < 10**9:
-        raise ValueError("its version is no number")
+    if not 0 < manifest["version"] <= MAX_NUMBER:
+        raise ValueError("its version is a number that nobody reached")
     if strange := files.keys() - {WEIGHTS[kind], *TEXTS[kind]}:
         raise ValueError(f"it lists {sorted(strange)[0][:40]!r}, which is no part of an adapter")
-    for told in files.values():
-        if type(told["size"]) is not int or not SHA256.fullmatch(told["sha256"]):
-            raise ValueError("a file without size and sha256")
-    if not all(SHA256.fullmatch(base[k]) for k in ("weights", "config", "tokenizer")):
-        raise ValueError("a base without fingerprints")
-    if not isinstance(base["id"], str) or not base["id"].isprintable() or len(base["id"]) > 300:
+    if len(base["id"]) > 300:
         raise ValueError("a base without a name")
-    parents = manifest["lineage"]["parents"]
-    if not isinstance(manifest["lineage"]["how"], str) or not all(SHA256.fullmatch(p) for p in parents):
-        raise ValueError("a lineage that is none")
     if manifest["content"] != content(kind, base, files[WEIGHTS[kind]]["sha256"]):
         raise ValueError("its content is not that of its files")
 

@@ -21,6 +21,7 @@ from adapterkit.generation.engine import Engine
 from adapterkit.model.base import Base
 from adapterkit.recipe.schema import target_modules
 from adapterkit.registry.card import card
+from adapterkit.registry.shape import line
 from adapterkit.registry.version import Metrics, Version
 from adapterkit.scoring.verdict import COPIED, train_loss, verdict
 from adapterkit.training.events import Said, Sampled
@@ -125,7 +126,7 @@ def _losses(job: Job, folder: Path) -> Losses | None:
 
 def _manifest(job: Job, losses: Losses | None, samples: Samples) -> dict[str, Any]:
     recipe, prepared = job.recipe, job.prepared
-    base = {"id": job.base.id, "revision": job.base.revision, "layers": job.base.dims.layers}
+    base = {"id": line(job.base.id), "revision": job.base.revision, "layers": job.base.dims.layers}
     data = {
         "source": _source_names(job),
         "fingerprint": prepared.fingerprint,
@@ -188,6 +189,7 @@ def _source_names(job: Job) -> Any:
 
 
 def _without_place(path: str) -> str:
+    path = line(path)
     placed = Path(path).is_absolute() or path[:1] == "~" or ".." in Path(path).parts
     return Path(path).name if placed else path
 

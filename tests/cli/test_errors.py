@@ -383,7 +383,7 @@ def test_10_force_base_helps_where_the_sizes_fit_and_is_said(
 ) -> None:
     layers, base = other
     code, _, err = _on_other(cli, base, "--force-base")
-    told = "· stories@1 was made on another base than other; it wrote there because of --force-base.\n"
+    told = "· stories@1 was made on another base than other and forced onto it (--force-base).\n"
     assert (code, err.endswith(told)) == ((0, True) if layers == 2 else (1, False))
 
 

@@ -144,7 +144,7 @@ def test_a_forced_base_is_said_once_and_in_every_record(cli: Cli, other_base: st
         "--max-new-tokens",
         "3",
     ]
-    told = "· odd@1 was made on another base than other; it wrote there because of --force-base.\n"
+    told = "· odd@1 was made on another base than other and forced onto it (--force-base).\n"
     assert cli(*forced)[2].count(told) == 1
     made = json.loads(cli(*forced, "--json")[1])["completions"]
     assert [c["forced_base"] for c in made] == [True, True]

@@ -584,7 +584,8 @@ def versions(root: Path, fingerprints: dict[str, str]) -> list[Case]:
         folder = root / f"v{i:02d}" / "1"
         good(folder)
         commit(folder, fingerprints, damage)
-        cases.append(Case(what, folder, "damaged"))
+        is_read = what in (f"{CONFIG} a link", f"{WEIGHTS} a link")  # opened before it is hashed
+        cases.append(Case(what, folder, "link" if is_read else "damaged"))
     return cases
 
 

@@ -52,7 +52,7 @@ def report(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> dict[st
         folder = hostile.publish(case, root / "adapters", told)
         tasks.append({"name": case.name, "code": case.code, "ref": folder.parent.name})
     for case in hostile.versions(root / "adapters", told):
-        tasks.append({"name": case.name, "code": "damaged", "ref": case.folder.parent.name})
+        tasks.append({"name": case.name, "code": case.code, "ref": case.folder.parent.name})
     (root / "tasks.json").write_text(json.dumps(tasks))
     done = subprocess.run(
         [sys.executable, "-c", "from tests.registry.test_adversarial import in_child; in_child()"],

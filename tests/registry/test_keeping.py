@@ -648,3 +648,144 @@ def test_an_index_that_is_spoilt_is_read_past(registry: Registry, names: object)
     path = next((cache_folder() / "registries").iterdir())
     path.write_text(json.dumps(json.loads(path.read_text()) | {"names": names}))
     assert {v.digest for v in Registry(registry.path).versions()} == {v.digest for v in made}
+
+
+# --- found by a review ---
+
+
+def test_a_number_that_would_be_no_number_any_more_is_refused(registry: Registry) -> None:
+    """Beyond six digits a ref is a digest; a folder of that name would never be seen."""
+    v = publish(registry, "noir")
+    (registry.path / "noir" / "999999").mkdir()
+    (registry.path / "noir" / "999999" / "manifest.json").write_bytes(b"{}")
+    with pytest.raises(Unsupported, match="has used up its numbers"):
+        publish(registry, "noir", seed=2)
+    assert registry["noir@1"] == v
+
+
+@pytest.mark.parametrize("what", ["publish", "alias", "look"])
+def test_a_name_that_is_a_link_is_not_followed(registry: Registry, tmp_path: Path, what: str) -> None:
+    (tmp_path / "outside").mkdir()
+    (registry.path / "noir").symlink_to(tmp_path / "outside")
+    acts = {
+        "publish": lambda: publish(registry, "noir"),
+        "alias": lambda: registry.alias("noir", "prod"),
+        "look": lambda: registry["noir"],
+    }
+    with pytest.raises(Damaged, match="links in a registry are not followed"):
+        acts[what]()
+    assert (list((tmp_path / "outside").iterdir()), registry.names()) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("metrics", {"perplexity": "low"}),
+        ("metrics", {"loss": []}),
+        ("metrics", []),
+        ("data", 5),
+        ("data", {"source": "x"}),
+        ("lora", 5),
+        ("environment", 5),
+        ("half", {"of": 3}),
+        ("lineage", {"how": "train", "parents": ["x"]}),
+        ("version", True),
+        ("created", 5),
+        ("recipe", "x"),
+        ("imported", {"ref": "a\u001b[31mb"}),
+    ],
+)
+def test_a_sealed_manifest_of_another_shape_is_damaged_and_hides_no_other(
+    registry: Registry, key: str, value: object
+) -> None:
+    v, other = publish(registry, "noir"), publish(registry, "shanty", seed=1)
+    path = v.path / "manifest.json"
+    path.chmod(0o644)
+    path.write_bytes(files.canonical_json(version.seal(v.manifest | {key: value})))
+    assert (registry.versions(), len(registry.problems())) == ([other], 1)
+    with pytest.raises(Damaged, match="noir@1 is damaged"):
+        registry["noir@1"]
+
+
+def test_a_version_too_damaged_to_be_read_is_hidden_and_shown_by_its_number(registry: Registry) -> None:
+    v = publish(registry, "noir")
+    (v.path / "manifest.json").chmod(0o644)
+    (v.path / "manifest.json").write_bytes(b"{")
+    with pytest.raises(Damaged):
+        registry.delete("noir")  # which one that is can't be told
+    registry.delete("noir@1")
+    assert (registry.problems(), publish(registry, "noir", seed=2).number) == ([], 2)
+    with pytest.raises(Damaged, match="noir@1 is damaged"):
+        registry.restore("noir@1")
+    assert len(registry.problems()) == 1
+
+
+def test_a_name_with_a_damaged_version_can_be_renamed(registry: Registry) -> None:
+    v = publish(registry, "noir")
+    (v.path / "manifest.json").chmod(0o644)
+    (v.path / "manifest.json").write_bytes(b"{")
+    registry.rename("noir", "harbour")
+    assert registry.names() == ["harbour"]
+
+
+def test_a_damaged_twin_does_not_stand_for_what_is_published(registry: Registry) -> None:
+    v = publish(registry, "noir")
+    (v.path / WEIGHTS).chmod(0o644)
+    (v.path / WEIGHTS).write_bytes(b"x")
+    again = publish(registry, "noir")
+    assert (again.number, registry.verify("noir@2")) == (2, [])
+
+
+def test_a_bare_digest_is_answered_with_the_ref(registry: Registry) -> None:
+    v = publish(registry, "noir")
+    with pytest.raises(NotFound, match="is a digest") as caught:
+        registry[v.digest[:8]]
+    assert caught.value.hint == f"adapterkit show noir@{v.digest[:8]}"
+
+
+def test_a_marker_of_a_clock_ahead_is_of_now(registry: Registry) -> None:
+    v = publish(registry, "noir")
+    registry.delete("noir")
+    _long_ago(v, -30_000)
+    assert "to be restored for 7 more days" in registry.gc().kept[0]
+
+
+def test_a_name_without_anything_left_says_where_it_is_listed(registry: Registry) -> None:
+    publish(registry, "noir")
+    registry.delete("noir")
+    registry.gc(now=True)
+    with pytest.raises(NotFound, match="gc has taken their files") as caught:
+        registry["noir"]
+    assert caught.value.hint == "adapterkit list noir --deleted"
+
+
+def test_a_registry_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UsageProblem, match="is no folder"):
+        Registry(tmp_path / "file")
+
+
+def test_what_was_written_is_on_the_disk_before_and_after_the_commit(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files, their folder, the rename, then the name's folder and the root: a power cut finds all or nothing."""
+    publish(registry, "noir")  # so that the name is there
+    told: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def flushed(fd: int) -> None:
+        told.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}")))
+        fsync(fd)
+
+    def renamed(source: object, target: object, **more: object) -> None:
+        told.append(f"rename to {os.path.basename(str(target))}")
+        rename(source, target, **more)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(os, "rename", renamed)
+    publish(registry, "noir", seed=2)
+    at = told.index("rename to 2")
+    names = ["README.md", "adapter_config.json", "adapter_model.safetensors", "manifest.json", "recipe.json"]
+    assert [n for n in names if n in told[:at]] == names
+    staged = [n for n in told[:at] if n.endswith(files.machine())]
+    assert (len(staged), told[at + 1 : at + 3]) == (1, ["noir", registry.path.name])

@@ -222,7 +222,10 @@ def test_a_name_that_is_not_there_counts_what_the_home_folder_has(registry: Regi
     publish(Registry(Path.home() / ".adapterkit" / "adapters"), "stories")
     with pytest.raises(NotFound) as caught:
         registry["stories"]
-    assert "~/.adapterkit/adapters has 1 more" in caught.value.hint
+    assert caught.value.hint == "adapterkit show stories --registry ~/.adapterkit/adapters"
+    with pytest.raises(NotFound) as caught:
+        registry["nothing"]
+    assert caught.value.hint == "adapterkit list --all     (~/.adapterkit/adapters has 1 more)"
 
 
 def test_an_empty_registry_says_how_to_begin(registry: Registry) -> None:

@@ -42,7 +42,7 @@ def test_a_repository_is_written_owner_and_name(repo: str, registry: Registry) -
     publish(registry, "noir")
     with pytest.raises(UsageProblem, match="is no repository") as told:
         push(registry, "noir", repo)
-    assert told.value.hint == "adapterkit push noir YOUR-NAME/noir"
+    assert told.value.hint == "adapterkit push noir@1 YOUR-NAME/noir"
 
 
 def test_a_version_that_names_a_place_here_is_not_listed(registry: Registry) -> None:
