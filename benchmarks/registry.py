@@ -105,6 +105,9 @@ def _publish(registry: Any, seed: int) -> None:
 
 
 def _peft(folder: Path, *, is_flushed: bool) -> Callable[[int], None]:
+    from adapterkit.model.quiet import quiet_bitsandbytes
+
+    quiet_bitsandbytes()  # which peft imports
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import GPT2Config, GPT2LMHeadModel
@@ -170,7 +173,7 @@ def _fill(root: Path, names: int, each: int) -> None:
             told = manifest_of(f"n{i}", "lora", "gpt2", FINGERPRINTS, metrics)
             sealed = version.seal(
                 {**told, "schema": 1, "min_reader": 1, "created": "2026-11-21T12:00:00+00:00", "version": number,
-                 "content": f"{i}-{number}", "files": {"README.md": {"size": 3, "sha256": "0" * 64}}}
+                 "content": files.sha256_bytes(f"{i}-{number}".encode()), "files": {"README.md": {"size": 3, "sha256": "0" * 64}}}
             )  # fmt: skip
             (home / "manifest.json").write_bytes(files.canonical_json(sealed))
             (home / "recipe.json").write_text('{"origins":{}}')

@@ -34,7 +34,11 @@ def check_base(version: Version, base: Base, *, force: bool = False) -> bool:
         return True
     layers = told.get("layers")
     sizes = f", which has {base.dims.layers} layers, not {layers}"
-    why = sizes if layers and layers != base.dims.layers else f", whose {differs[0]} is another"
+    why = (
+        sizes
+        if layers and layers != base.dims.layers
+        else f", whose {differs[0]} differ{'' if differs[0] == 'weights' else 's'}"
+    )
     rest = "(or --force-base: on this base all the same)" if has_room else _NO_FORCE
     raise BaseMismatch(
         f"{version.ref} was trained on {spoken(told['id'])} ({told['weights'][:8]}); this base is {base.id} "

@@ -336,7 +336,7 @@ def test_8_the_hint_runs(cli: Cli, tiny: list[str]) -> None:
 
 
 MISTAKE_10 = """\
-error: stories@N was trained on tiny (DIGEST); this base is other (DIGEST), whose weights is another.
+error: stories@N was trained on tiny (DIGEST); this base is other (DIGEST), whose weights differ.
 hint:  adapterkit generate stories@N "..." --base TINY     (or --force-base: on this base all the same)
 """
 MISTAKE_10_SIZES = """\

@@ -169,7 +169,7 @@ def test_a_base_that_lies_nowhere_here_is_asked_for_by_its_name(stocked: Registr
     assert "--base PATH/TO/tiny " in e.value.hint
 
 
-@pytest.mark.parametrize(("changes", "why"), [({"layers": 3}, "which has 3 layers, not 2"), ({"width": 64}, "whose config is another")])  # fmt: skip
+@pytest.mark.parametrize(("changes", "why"), [({"layers": 3}, "which has 3 layers, not 2"), ({"width": 64}, "whose config differs")])  # fmt: skip
 def test_force_does_not_help_where_the_sizes_differ(
     stocked: Registry, tmp_path: Path, changes: dict[str, int], why: str
 ) -> None:
