@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adapterkit.cli.output import base_of, common, newest, note
-from adapterkit.cli.write import SAMPLING, settings, writing_options
+from adapterkit.cli.writing_flags import SAMPLING, settings, writing_options
 from adapterkit.errors import AdapterKitError, NotFound, UsageProblem
 from adapterkit.files import shown
 from adapterkit.recipe import yaml12
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
 HELP = """\
   Enter alone        go on              /retry             the last passage again
   /use ADAPTER       another writer     /list              adapters there are
-  /set KEY VALUE     temperature, top_p, top_k, repetition_penalty, max_new_tokens, stop
-  /clear             a new text         /save FILE         the text, and how it came about
-  /help              this               Ctrl-C stops the text, Ctrl-D leaves"""
+  /set KEY VALUE     temperature, top_p, top_k, min_p, repetition_penalty, max_new_tokens, stop ...
+  /undo              one turn back      /clear             a new text
+  /save FILE         the text, and how it came about        /help   this
+  Ctrl-C stops the text, Ctrl-D leaves"""
 WORDS_A_TOKEN = 0.75
 PAIRS = "It was trained on pairs: each line you type is asked by itself, without those before."
 PASSAGE = 60  # tokens that a text grows by in a turn; an answer has the length its adapter gives it
@@ -49,7 +51,9 @@ def chat_verb(
     from adapterkit.generation.generator import Generator  # torch loads here
     from adapterkit.generation.session import Session
 
-    generator = Generator(its_base, registry=store, device=device, force_base=force_base)
+    generator = Generator(
+        its_base, registry=store, device=device, quantize=values["quantize"], force_base=force_base
+    )
     session = Session(generator, chosen, wrap=not raw, **settings(values, stop, seed))
     context = int(generator.base.context * WORDS_A_TOKEN)
     note(
@@ -57,7 +61,10 @@ def chat_verb(
         f"It remembers about {context} words.",
         quiet,
     )
-    note("Enter alone: go on · /retry · /use ADAPTER · /help · Ctrl-C stops the text, Ctrl-D leaves", quiet)
+    note(
+        "Enter alone: go on · /retry · /undo · /use ADAPTER · /help · Ctrl-C stops the text, Ctrl-D leaves",
+        quiet,
+    )
     Chat(session, store).run()
 
 
@@ -103,7 +110,7 @@ class Chat:
         self._length_is_asked = "max_new_tokens" in session.sampling
         self._suit()
         self._commands: dict[str, Callable[[str], None]] = {
-            "use": self._use, "list": self._list, "set": self._set, "retry": self._retry,
+            "use": self._use, "list": self._list, "set": self._set, "retry": self._retry, "undo": self._undo,
             "clear": self._clear, "save": self._save, "help": lambda _: click.echo(HELP),
         }  # fmt: skip
 
@@ -182,13 +189,14 @@ class Chat:
         click.echo("  base                 plain GPT-2")
 
     def _set(self, rest: str) -> None:
-        key, _, value = rest.replace("=", " ").partition(" ")
+        key, value = (*re.split("[= ]", rest, maxsplit=1), "")[:2]
         if key not in (*SAMPLING, "stop", "seed") or not value:
             raise UsageProblem(
                 f"/set {rest!r} is not a setting.",
                 hint=f"/set KEY VALUE with {', '.join(SAMPLING)}, stop, seed",
             )
-        wanted = value.encode().decode("unicode_escape") if key == "stop" else yaml12.scalar(value.strip())
+        is_text = key in ("stop", "logit_bias")
+        wanted = value.encode().decode("unicode_escape") if is_text else yaml12.scalar(value.strip())
         if key != "seed":
             from adapterkit.generation.sampling import Sampling
 
@@ -202,6 +210,12 @@ class Chat:
             raise UsageProblem("there is no passage yet.", hint="write something first")
         self._passages.pop()
         self._write(self._session.retry(self._on_stream))
+
+    def _undo(self, rest: str) -> None:
+        said = self._session.undo()
+        if self._passages:
+            self._passages.pop()
+        click.echo(f" took back {said!r} and what followed" if said else " took the last passage back")
 
     def _clear(self, rest: str) -> None:
         self._session.clear()

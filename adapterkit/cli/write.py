@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from adapterkit.cli.output import base_of, columns, common, emit, force_base_option, newest, note, table
+from adapterkit.cli import many
+from adapterkit.cli.output import base_of, columns, common, emit, newest, note, table
+from adapterkit.cli.prose import Prose
+from adapterkit.cli.writing_flags import settings, writing_options
 from adapterkit.errors import AdapterKitError, NotFound, UsageProblem
-from adapterkit.recipe.keys import keys
 from adapterkit.refs import parse_adapter
 from adapterkit.registry.store import Registry
 
@@ -20,33 +23,8 @@ if TYPE_CHECKING:
     from adapterkit.generation.generator import Generator
     from adapterkit.generation.results import Completion
 
-SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k", "repetition_penalty")
 
-
-def writing_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Sampling flags with the schema's help, and where to run."""
-    command = force_base_option(command)
-    command = click.option("--base", help="The base, when it is not where the adapter says.")(command)
-    command = click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N.  [auto]")(command)
-    command = click.option(
-        "--stop", multiple=True, metavar="TEXT", help="End before this text; several allowed."
-    )(command)
-    command = click.option("--seed", type=int, help="Seed; drawn and told when left out.")(command)
-    for name in reversed(SAMPLING):
-        key = keys()[f"sample.{name}"]
-        kind = int if isinstance(key.default, int) else float
-        command = click.option(
-            key.flag, name, type=kind, help=f"{key.help}  [the adapter's, else {key.default}]"
-        )(command)
-    return command
-
-
-def settings(values: dict[str, Any], stop: tuple[str, ...], seed: int | None) -> dict[str, Any]:
-    told = {name: values[name] for name in SAMPLING if values.get(name) is not None}
-    return told | ({"stop": stop} if stop else {}) | ({"seed": seed} if seed is not None else {})
-
-
-@click.command("generate")
+@click.command("generate", cls=Prose)
 @click.argument("words", nargs=-1, metavar="ADAPTER [PROMPT]")
 @click.option("-p", "--prompt", help="The prompt; '-' reads it from stdin.")
 @click.option("-n", "count", type=click.IntRange(1, 256), default=1, help="How many texts.  [1]")
@@ -54,10 +32,15 @@ def settings(values: dict[str, Any], stop: tuple[str, ...], seed: int | None) ->
 @click.option(
     "--raw", is_flag=True, help="Leave out the start token: the prompt is not the beginning of a document."
 )
+@click.option(
+    "--prompts", metavar="FILE", help="A text for each line, or each JSON line, of a file; with --out."
+)
+@click.option("--out", metavar="FILE.jsonl", help="Where the texts of --prompts go, a JSON line each.")
 @writing_options
 @common
 def generate_verb(
-    words: tuple[str, ...], prompt: str | None, count: int, echo: bool, raw: bool, stop: tuple[str, ...],
+    words: tuple[str, ...], prompt: str | None, prompts: str | None, out: str | None, count: int, echo: bool,
+    raw: bool, stop: tuple[str, ...],
     seed: int | None, device: str, base: str | None, force_base: bool, registry: str | None, as_json: bool, quiet: bool,
     **values: Any,
 ) -> None:  # fmt: skip
@@ -68,10 +51,15 @@ def generate_verb(
     a new document begins.
     """
     store = Registry(registry)
-    adapter, text = _understand(words, prompt, store)
     told = settings(values, stop, seed) | ({"raw": True} if raw else {})
+    if prompts is not None or out is not None:
+        _generate_many(
+            store, words, prompts, out, told, base, device, force_base, values["quantize"], as_json, quiet
+        )
+        return
+    adapter, text = _understand(words, prompt, store)
     _tell_form(store, adapter, text, quiet or as_json)
-    generator = _generator(store, [adapter], base, device, force_base)
+    generator = _generator(store, [adapter], base, device, force_base, values["quantize"])
     if count == 1 and not as_json:
         show_prompt = echo or (sys.stdout.isatty() and text)
         if show_prompt:
@@ -94,6 +82,28 @@ def generate_verb(
         click.echo((text if echo or sys.stdout.isatty() else "") + completion.text)
         note(_footer(completion), quiet)
     tell_forced(made, generator, quiet)
+
+
+def _generate_many(
+    store: Registry, words: tuple[str, ...], prompts: str | None, out: str | None, told: dict[str, Any],
+    base: str | None, device: str, force_base: bool, quantize: str, as_json: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """Texts for a file of prompts."""
+    if prompts is None or out is None or len(words) != 1:
+        raise UsageProblem(
+            "--prompts and --out belong together, with one adapter and no prompt.",
+            hint=f"adapterkit generate {words[0] if words else _any(store)} --prompts prompts.txt --out texts.jsonl",
+        )
+    for part in parse_adapter(words[0]):
+        store[str(part.ref)]  # raises, naming the nearest, before anything is read
+    jobs = many.read(Path(prompts))
+    written = many.write(
+        _generator(store, [words[0]], base, device, force_base, quantize), words[0], jobs, told, Path(out)
+    )
+    if as_json:
+        emit({"written": written, "out": out})
+    elif not quiet:
+        click.echo(f"{written:,} texts in {out}")
 
 
 def tell_forced(made: Iterable[Completion], generator: Generator, quiet: bool) -> None:
@@ -168,12 +178,12 @@ def _any(store: Registry) -> str:
 
 
 def _generator(
-    store: Registry, adapters: list[str], base: str | None, device: str, force_base: bool
+    store: Registry, adapters: list[str], base: str | None, device: str, force_base: bool, quantize: str
 ) -> Generator:
     chosen = base_of(store, adapters, base)
     from adapterkit.generation.generator import Generator  # torch loads here
 
-    return Generator(chosen, registry=store, device=device, force_base=force_base)
+    return Generator(chosen, registry=store, device=device, quantize=quantize, force_base=force_base)
 
 
 def _footer(c: Completion) -> str:
@@ -183,10 +193,15 @@ def _footer(c: Completion) -> str:
         "cancelled": ", stopped",
         "error": ", the numbers overflowed",
     }
+    lost = (
+        f" · the first {c.usage.cut_tokens:,} tokens of the prompt were left out"
+        if c.usage.cut_tokens
+        else ""
+    )
     by = f", ended at {c.stopped_by!r}" if c.finish_reason == "stop" and c.stopped_by != "end-of-text" else ""
     end = cut.get(c.finish_reason, by or ", ended by itself")
     who = f"{c.adapter} {digests}".strip()
-    return f"{who} · {c.usage.new_tokens} tokens{end} · {c.seconds:.1f} s · seed {c.seed}"
+    return f"{who} · {c.usage.new_tokens} tokens{end} · {c.seconds:.1f} s · seed {c.seed}{lost}"
 
 
 def _record(c: Completion) -> dict[str, Any]:
@@ -212,7 +227,7 @@ def compare_verb(
         if not all(str(p.ref) in store for p in parse_adapter(adapter)):
             [store[str(p.ref)] for p in parse_adapter(adapter)]  # raises, naming the nearest
     told = {"max_new_tokens": 60} | settings(values, stop, 17 if seed is None else seed)
-    generator = _generator(store, list(adapters), base, device, force_base)
+    generator = _generator(store, list(adapters), base, device, force_base, values["quantize"])
     asked = prompts or tuple(_recipe_prompts(store, adapters))
     made = [generator.compare(p, list(adapters), **told) for p in asked]
     if as_json:

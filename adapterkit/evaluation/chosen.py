@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from adapterkit.errors import Unsupported
 from adapterkit.generation.fit import check_base
@@ -38,6 +39,10 @@ def choose(registry: Registry, adapter: Adapter) -> Chosen:
     """
     if isinstance(adapter, Version):
         return Chosen(adapter.ref, ((adapter, 1.0),))
+    if isinstance(adapter, Path):
+        raise Unsupported(
+            f"{adapter} is a file; what is scored is a version.", hint=f"adapterkit import {adapter}"
+        )
     parts: tuple[Part, ...] = ()
     if adapter is not None:
         parts = parse_adapter(adapter) if isinstance(adapter, str) else from_mapping(adapter)

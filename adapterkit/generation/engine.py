@@ -1,183 +1,220 @@
-"""Runs requests together: one base, any adapters, each row its own settings.
+"""One thread that steps the model; callers enqueue requests and wait for their tickets.
 
-A ``Batch`` is a group of requests that advance one token at a time. The state
-of a batch is its own (cache, route, texts); what is shared, the bank of pages,
-is only read while it runs. There is no active adapter.
+Requests join and leave between two steps, each with its own adapters, settings
+and random numbers: there is no active adapter, and nothing a caller does can
+change what another one gets. The thread begins with the first request and ends
+when there was none for a while, so an engine that nobody holds goes away.
 """
 
 from __future__ import annotations
 
-import random
+import atexit
 import threading
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
 
-import torch
-
-from adapterkit.errors import PromptTooLong
+from adapterkit.errors import AdapterKitError, PromptTooLong
 from adapterkit.generation.gpt2 import GPT2
 from adapterkit.generation.pages import Loaded, PageBank
-from adapterkit.generation.sampling import Sampling, draw
+from adapterkit.generation.requests import Parts as Parts
+from adapterkit.generation.requests import Request as Request
+from adapterkit.generation.requests import Ticket, Written
+from adapterkit.generation.running import Running
 from adapterkit.generation.text import TextStream
 from adapterkit.model.tokenizer import Tokenizer
+from adapterkit.registry.strict import LoraFiles
 
-Finish = Literal["stop", "length", "cancelled", "error"]
-Parts = tuple[tuple[Loaded, float], ...]
-
-
-@dataclass
-class Request:
-    """One text to be written. ``parts`` are the adapters with their weights, empty for the base."""
-
-    prompt: str
-    parts: Parts
-    sampling: Sampling
-    seed: int
-    sample: int = 0  # which of n samples of one seed
-    raw: bool = False  # leave out the start token
+ROWS = 32  # requests that advance together; more wait
+PROMPTS = 4096  # tokens of prompts that are read between two steps, so that nobody waits long
+IDLE = 2.0  # seconds without work after which the thread ends
 
 
-@dataclass
-class Written:
-    """What became of a request."""
+class InTurn:
+    """A lock that is handed on in the order it was asked for: a plain one lets a busy thread take it again and again."""
 
-    text: str = ""
-    finish_reason: Finish = "length"
-    stopped_by: str = ""
-    prompt_tokens: int = 0
-    new_tokens: int = 0
-    seconds: float = 0.0
-    first_token_seconds: float = 0.0
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._line: deque[threading.Lock] = deque()
+
+    def __enter__(self) -> None:
+        mine = threading.Lock()
+        mine.acquire()
+        with self._guard:
+            self._line.append(mine)
+            is_first = len(self._line) == 1
+        if not is_first:
+            mine.acquire()  # released by whoever was before
+
+    def __exit__(self, *_: object) -> None:
+        with self._guard:
+            self._line.popleft()
+            if self._line:
+                self._line[0].release()
 
 
-@dataclass
-class _Row:
-    """A request on its way."""
-
-    request: Request
-    ids: list[int]
-    stream: TextStream
-    source: random.Random
-    limit: int  # new tokens at most
-    index: int  # in the batch as it was given
-    written: Written = field(default_factory=Written)
+def _guarded(work: Callable[[], None], tickets: Sequence[Ticket]) -> None:
+    """Work for some requests; what goes wrong, such as no memory, ends them, and nobody waits for ever."""
+    try:
+        work()
+    except Exception as e:
+        for ticket in tickets:
+            if not ticket.is_done:
+                ticket.fail(e)
 
 
 class Engine:
-    """A prepared base, its tokenizer and the bank of pages."""
+    """A prepared base, its tokenizer and the bank of pages.
 
-    def __init__(self, model: GPT2, tokenizer: Tokenizer, bank: PageBank) -> None:
+    Args:
+        rows: requests that advance together at most.
+    """
+
+    def __init__(self, model: GPT2, tokenizer: Tokenizer, bank: PageBank, *, rows: int = ROWS) -> None:
         self.model, self.tokenizer, self.bank = model, tokenizer, bank
-        self.lock = threading.Lock()  # held for one step at a time
+        self.lock = InTurn()  # one step, or one change of the bank, at a time
+        self._rows = rows
+        self._changed = threading.Condition()  # guards what follows
+        self._waiting: deque[Ticket] = deque()
+        self._owner: threading.Thread | None = None
+        self._is_closed = False
 
     def encode(self, prompt: str, raw: bool) -> list[int]:
         """A prompt is the beginning of a document: encoded with the start token."""
         ids = self.tokenizer.encode(prompt)
         return ids if raw and ids else [self.tokenizer.end, *ids]
 
+    def load(self, files: LoraFiles) -> Loaded:
+        """Put an adapter into pages, between two steps."""
+        with self.lock:
+            return self.bank.load(files)
+
+    def unload(self, loaded: Loaded) -> None:
+        """Give an adapter's pages back, as soon as no request needs them."""
+        with self.lock:
+            self.bank.unload(loaded)
+
+    def submit(self, requests: Sequence[Request]) -> list[Ticket]:
+        """Enqueue requests; those of one call begin together where there is room.
+
+        Raises:
+            PromptTooLong: nothing is enqueued then.
+            AdapterKitError: the engine is closed.
+        """
+        tickets = [self._ticket(r) for r in requests]
+        with self._changed:
+            if self._is_closed:
+                raise AdapterKitError("this generator is closed.", hint="make another one")
+            for ticket in tickets:
+                self.bank.pin(loaded for loaded, _ in ticket.request.parts)
+            self._waiting += tickets
+            if self._owner is None:
+                self._owner = threading.Thread(target=self._own, name="adapterkit-engine", daemon=True)
+                atexit.register(self.close)  # a thread inside torch when the interpreter goes would abort it
+                self._owner.start()
+            self._changed.notify_all()
+        return tickets
+
     def run(self, requests: Sequence[Request]) -> list[Written]:
-        """All requests to their end, in one batch."""
-        batch = Batch(self, requests)
-        for _ in batch:
-            pass
-        return batch.written
+        """All requests to their end; an interrupt ends them."""
+        tickets = self.submit(requests)
+        try:
+            return [ticket.result() for ticket in tickets]
+        except BaseException:
+            for ticket in tickets:
+                ticket.cancel()
+            raise
 
+    def close(self) -> None:
+        """End what is written, and the thread."""
+        with self._changed:
+            self._is_closed = True
+            owner = self._owner
+            self._changed.notify_all()
+        if owner is not None and owner is not threading.current_thread():
+            owner.join()
 
-class Batch:
-    """Requests that advance together. Iterating yields (request's index, new text) as it comes."""
+    # --- the thread ---
 
-    def __init__(self, engine: Engine, requests: Sequence[Request]) -> None:
-        self._engine = engine
-        self._begun = time.perf_counter()
-        self._rows = [self._row(i, r) for i, r in enumerate(requests)]
-        with engine.lock:  # gathered now: an adapter may be unloaded before the first step
-            self._route = engine.bank.route([r.parts for r in requests]).gathered()
-        self.written = [row.written for row in self._rows]
-        self._cancelled = False
-
-    def cancel(self) -> None:
-        self._cancelled = True
-
-    def __iter__(self) -> Iterator[tuple[int, str]]:
-        if not self._rows:
-            return
-        engine, rows = self._engine, self._rows
-        device = engine.bank.device
-        with engine.lock:
-            route = self._route
-            longest = max(len(r.ids) for r in rows)
-            cache = engine.model.new_cache(len(rows), max(len(r.ids) + r.limit for r in rows))
-            ids = torch.tensor([r.ids + [0] * (longest - len(r.ids)) for r in rows], device=device)
-            lengths = torch.tensor([len(r.ids) for r in rows], device=device)
-            logits = engine.model.prefill(ids, lengths, cache, route)
+    def _own(self) -> None:
+        running = Running(self.model, self.bank)
         while True:
-            yield from self._advance(rows, logits)
-            alive = [i for i, r in enumerate(rows) if not r.written.seconds]
-            if not alive:
+            new = self._next(running)
+            if new is None:
                 return
-            with engine.lock:
-                if len(alive) < len(rows):
-                    keep = torch.tensor(alive, device=device)
-                    rows = [rows[i] for i in alive]
-                    cache.keep(keep)
-                    route = route.keep(keep)
-                last = torch.tensor([r.ids[-1] for r in rows], device=device)
-                positions = torch.tensor([len(r.ids) - 1 for r in rows], device=device)
-                logits = engine.model.step(last, positions, cache, route)
+            with self.lock:
+                if running.tickets:
+                    _guarded(running.step, running.tickets)
+                if new:
+                    _guarded(partial(running.admit, new), new)
+            self._release(running.settle())
 
-    def _row(self, index: int, request: Request) -> _Row:
-        ids = self._engine.encode(request.prompt, request.raw)
-        context = self._engine.model.context
+    def _next(self, running: Running) -> list[Ticket] | None:
+        """Those that join now; None when the thread is to end."""
+        with self._changed:
+            while not (running.tickets or self._waiting or self._is_closed):
+                if not self._changed.wait(IDLE) and not self._waiting:
+                    self._owner = None
+                    atexit.unregister(self.close)
+                    return None
+            if self._is_closed:
+                self._end(running)
+                return None
+            return self._admitted(len(running.tickets))
+
+    def _admitted(self, active: int) -> list[Ticket]:
+        new: list[Ticket] = []
+        tokens = 0
+        while self._waiting and active + len(new) < self._rows:
+            ticket = self._waiting[0]
+            if ticket.is_cancelled:
+                self._waiting.popleft().finish("cancelled")
+                self._release([ticket])
+                continue
+            tokens += len(ticket.ids)
+            if new and tokens > PROMPTS:
+                break
+            new.append(self._waiting.popleft())
+        return new
+
+    def _end(self, running: Running) -> None:
+        left = [*running.tickets, *self._waiting]
+        self._waiting.clear()
+        self._owner = None
+        atexit.unregister(self.close)
+        for ticket in left:
+            ticket.finish("cancelled")
+        self._release(left)
+
+    def _release(self, tickets: Sequence[Ticket]) -> None:
+        if tickets:
+            with self.lock:
+                for ticket in tickets:
+                    self.bank.release(loaded for loaded, _ in ticket.request.parts)
+
+    # --- a request ---
+
+    def _ticket(self, request: Request) -> Ticket:
+        ids, context = self.encode(request.prompt, request.raw), self.model.context
+        whole = len(ids)
+        if whole >= context and request.overflow == "left":
+            ids = self._end_of(ids, request)
         if len(ids) >= context:
             raise PromptTooLong(
-                f"the prompt is {len(ids):,} tokens; this base sees {context:,}, and something must be left to write.",
-                hint="shorten it, or give only its end",
-                details={"tokens": len(ids), "context": context},
+                f"the prompt is {whole:,} tokens; this base sees {context:,}, and something must be left to write.",
+                hint="shorten it, or --overflow left to give only its end",
+                details={"tokens": whole, "context": context},
             )
-        return _Row(
-            request=request,
-            ids=ids,
-            stream=TextStream(self._engine.tokenizer, request.sampling.stop),
-            source=random.Random(f"{request.seed}/{request.sample}"),
-            limit=min(request.sampling.max_new_tokens, context - len(ids)),
-            index=index,
-            written=Written(prompt_tokens=len(ids)),
+        limit = min(request.sampling.max_new_tokens, context - len(ids))
+        stream = TextStream(self.tokenizer, request.sampling.stop)
+        sampling = request.sampling.in_ids(self.tokenizer)
+        return Ticket(
+            request, sampling, ids, stream, limit=limit, end=self.tokenizer.end, cut=whole - len(ids)
         )
 
-    def _advance(self, rows: list[_Row], logits: torch.Tensor) -> Iterator[tuple[int, str]]:
-        """One drawn token for each row."""
-        for row, scores in zip(rows, logits, strict=True):
-            piece = self._take(row, scores)
-            if piece:
-                yield row.index, piece
-
-    def _take(self, row: _Row, scores: torch.Tensor) -> str:
-        written = row.written
-        if self._cancelled:
-            return self._finish(row, "cancelled")
-        if not torch.isfinite(scores).all():
-            return self._finish(row, "error")
-        token = draw(scores, row.request.sampling, row.ids, row.source)
-        written.new_tokens += 1
-        written.first_token_seconds = written.first_token_seconds or self._elapsed()
-        if token == self._engine.tokenizer.end:
-            return self._finish(row, "stop", "end-of-text")
-        row.ids.append(token)
-        piece = row.stream.push(token)
-        if row.stream.stopped_by:
-            return piece + self._finish(row, "stop", row.stream.stopped_by)
-        if written.new_tokens >= row.limit:
-            return piece + self._finish(row, "length")
-        return piece
-
-    def _finish(self, row: _Row, reason: Finish, by: str = "") -> str:
-        rest = row.stream.finish()
-        row.written.text = row.stream.text
-        row.written.finish_reason, row.written.stopped_by = reason, by
-        row.written.seconds = max(self._elapsed(), 1e-9)
-        return rest
-
-    def _elapsed(self) -> float:
-        return time.perf_counter() - self._begun
+    def _end_of(self, ids: list[int], request: Request) -> list[int]:
+        """The end of a long prompt, with its start token, that leaves room for what is asked, at least half."""
+        context = self.model.context
+        room = max(context - request.sampling.max_new_tokens, context // 2)
+        start = [] if request.raw else ids[:1]
+        return [*start, *ids[-(room - len(start)) :]]

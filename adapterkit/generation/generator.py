@@ -2,47 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
-import shlex
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
-from adapterkit.errors import Forked, Unsupported, UsageProblem
-from adapterkit.generation import load as loading
-from adapterkit.generation.engine import Batch, Engine, Parts, Request, Written
-from adapterkit.generation.fit import check_base
-from adapterkit.generation.pages import Loaded
+from adapterkit.errors import Forked, UsageProblem
+from adapterkit.generation import formats, later
+from adapterkit.generation.requests import Overflow, Parts, Request, Ticket, Written
 from adapterkit.generation.results import Comparison, Completion, Stream, Usage
-from adapterkit.generation.sampling import Sampling, from_spec
+from adapterkit.generation.sampling import Sampling
+from adapterkit.generation.writers import Adapter as Adapter
+from adapterkit.generation.writers import Writer, Writers
 from adapterkit.model.base import Base, locate
-from adapterkit.model.device import Device, choose
-from adapterkit.refs import Part, from_mapping, parse_adapter
+from adapterkit.model.device import Device
 from adapterkit.registry.store import Registry
-from adapterkit.registry.strict import read_version
 from adapterkit.registry.version import Version
 
-SIZES_OF_GPT2 = ("gpt2", "distilgpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")  # Hub ids without an owner
-Adapter = str | Mapping[str, float] | Version | None
-
-
-@dataclass(frozen=True)
-class Writer:
-    """An adapter argument, resolved: which versions with which weights, and the engine they run on."""
-
-    versions: tuple[tuple[Version, float], ...]
-    text: str  # "noir@3=0.7,shanty@1=0.3" or "base"
-    defaults: Sampling
-    engine: Engine
-    parts: Parts
-    forced_base: bool = False  # one of the versions was made on another base
-
-    @property
-    def digests(self) -> tuple[str, ...]:
-        return tuple(v.digest for v, _ in self.versions)
+if TYPE_CHECKING:
+    from adapterkit.generation.session import Session
 
 
 class Generator:
@@ -53,6 +35,8 @@ class Generator:
         registry: a Registry, its folder, or None for the usual search.
         device: auto, cpu, cuda, cuda:N.
         precision: auto (fp16 on CUDA, fp32 on a CPU), fp32, bf16, fp16.
+        quantize: auto, none, 8bit; auto takes 8-bit weights on a CPU for a base of GPT-2's
+            size where that was measured to be faster and to read a text as well.
         force_base: use adapters of another base of the same sizes too; what they
             write then says ``forced_base``.
 
@@ -67,19 +51,31 @@ class Generator:
         registry: Registry | Path | str | None = None,
         device: str = "auto",
         precision: str = "auto",
+        quantize: str = "auto",
         force_base: bool = False,
     ) -> None:
-        self.registry = registry if isinstance(registry, Registry) else Registry(registry)
-        self.base: Base = locate(str(base))
-        self.device: Device = choose(device, precision)
-        self._engine: Engine | None = None
-        self._full: dict[str, Engine] = {}  # full fine-tunes, each a base of its own, by digest
-        self._loaded: dict[str, Loaded] = {}  # by digest
-        self._versions: dict[str, Version] = {}
-        self.force_base = force_base
-        self._forced: set[str] = set()  # digests of those used on another base than theirs
-        self._lock = threading.RLock()
+        store = registry if isinstance(registry, Registry) else Registry(registry)
+        found = locate(str(base))
+        form = formats.choose(found, device, precision, quantize)
+        self._writers = Writers(store, found, form, force_base=force_base)
         self._process = os.getpid()
+
+    @property
+    def registry(self) -> Registry:
+        return self._writers.registry
+
+    @property
+    def base(self) -> Base:
+        return self._writers.base
+
+    @property
+    def device(self) -> Device:
+        return self._writers.form.device
+
+    @property
+    def said(self) -> str:
+        """Device and format, and why, as a line for a person."""
+        return self._writers.form.said
 
     def __enter__(self) -> Generator:
         return self
@@ -103,7 +99,8 @@ class Generator:
             adapter: what writes: None or "base", a ref, a blend; for several
                 prompts also a list, one for each.
             sampling: temperature, top_k, top_p, repetition_penalty,
-                max_new_tokens, stop (a text or several), seed, raw (no start token).
+                max_new_tokens, stop (a text or several), seed, raw (no start token),
+                overflow ("left" cuts the beginning of a prompt that is too long).
 
         Raises:
             UsageProblem: one prompt with a list of adapters, or lists of unequal length.
@@ -130,117 +127,70 @@ class Generator:
 
     def compare(self, prompt: str, adapters: Sequence[Adapter], **sampling: Any) -> Comparison:
         """One prompt by many adapters (None is the base): one seed, one setting, one batch."""
-        shared = Sampling().with_(**_split(sampling)[0])
+        shared = Sampling().with_(**_asked(sampling).changes)
         return Comparison(
             prompt, tuple(self._write([prompt] * len(adapters), list(adapters), sampling, shared=shared))
         )
 
     def stream(self, prompt: str, adapter: Adapter = None, **sampling: Any) -> Stream:
         """Pieces of text as they are written."""
-        changes, seed, raw = _split(sampling)
-        with self._lock:  # so that nothing is unloaded between the look-up and the batch
-            writer = self._writer(adapter)
-            settings = writer.defaults.with_(**changes)
-            batch = Batch(writer.engine, [Request(prompt, writer.parts, settings, seed, raw=raw)])
-        pieces: Iterator[str] = (piece for _, piece in batch)
-        return Stream(
-            pieces, lambda: _completion(prompt, writer, settings, seed, batch.written[0]), batch.cancel
-        )
+        ticket, finish = self._begin(prompt, adapter, sampling)
+        return Stream(ticket, finish, ticket.cancel)
+
+    def submit(self, prompt: str, adapter: Adapter = None, **sampling: Any) -> Future[Completion]:
+        """A future of the completion; cancelling it ends the writing."""
+        return later.future(*self._begin(prompt, adapter, sampling))
+
+    async def agenerate(self, prompt: str, adapter: Adapter = None, **sampling: Any) -> Completion:
+        """The completion, without holding up the event loop."""
+        return await asyncio.wrap_future(self.submit(prompt, adapter, **sampling))
+
+    async def astream(self, prompt: str, adapter: Adapter = None, **sampling: Any) -> AsyncIterator[str]:
+        """Pieces of text, without holding up the event loop."""
+        ticket, _ = self._begin(prompt, adapter, sampling)
+        async for piece in later.pieces(ticket):
+            yield piece
+
+    def session(self, adapter: Adapter = None, **sampling: Any) -> Session:
+        """A text that grows turn by turn, see ``Session``."""
+        from adapterkit.generation.session import Session  # which builds on this module
+
+        return Session(self, adapter, **sampling)
 
     def adapters(self) -> list[Version]:
         """The versions that are loaded."""
-        return list(self._versions.values())
+        return self._writers.versions()
 
-    def load(self, *refs: str | Version) -> list[Version]:
-        """Load adapters before they are needed."""
-        return [v for ref in refs for v, _ in self._writer(ref).versions]
+    def load(self, *what: str | Path | Version) -> list[Version]:
+        """Load adapters before they are needed; a path is a packed file or PEFT folder, and needs no registry."""
+        return [v for each in what for v, _ in self.writer(each).versions]
 
-    def unload(self, ref: str) -> None:
+    def unload(self, ref: str | Version) -> None:
         """Give an adapter's memory back; the next call that names it loads it again."""
-        version = self.registry[ref]
-        with self._lock:
-            self._full.pop(version.digest, None)
-            self._versions.pop(version.digest, None)
-            if loaded := self._loaded.pop(version.digest, None):
-                with self._base_engine().lock:
-                    self._base_engine().bank.unload(loaded)
+        self._writers.unload(ref if isinstance(ref, Version) else self.registry[ref])
 
     def close(self) -> None:
-        """Let go of the base and all adapters."""
-        with self._lock:
-            self._engine = None
-            self._full.clear()
-            self._loaded.clear()
-            self._versions.clear()
-
-    # --- resolving ---
+        """Let go of the base and all adapters; what is being written ends."""
+        self._writers.close()
 
     def writer(self, adapter: Adapter) -> Writer:
         """What an adapter argument means, with its versions loaded."""
-        return self._writer(adapter)
-
-    def _writer(self, adapter: Adapter) -> Writer:
         if os.getpid() != self._process:
             raise Forked("this Generator was made in another process.", hint="make one after the fork")
-        with self._lock:
-            resolved = self._resolve(adapter)
-            engine, parts = self._place(resolved)
-        text = ",".join(v.ref if w is None else f"{v.ref}={w:g}" for v, w in resolved) or "base"
-        versions = tuple((v, 1.0 if w is None else w) for v, w in resolved)
-        forced = any(v.digest in self._forced or v.manifest["base"].get("forced") for v, _ in versions)
-        return Writer(versions, text, _defaults(resolved), engine, parts, forced)
-
-    def _resolve(self, adapter: Adapter) -> list[tuple[Version, float | None]]:
-        if adapter is None:
-            return []
-        if isinstance(adapter, Version):
-            return [(adapter, None)]
-        if isinstance(adapter, Path):
-            raise Unsupported(
-                f"{adapter} is a file; it is brought into the registry first.",
-                hint=f"adapterkit import {shlex.quote(str(adapter))}",
-            )
-        parts: tuple[Part, ...] = (
-            parse_adapter(adapter) if isinstance(adapter, str) else from_mapping(adapter)
-        )
-        return [(self.registry[str(p.ref)], p.weight) for p in parts]
-
-    def _place(self, resolved: list[tuple[Version, float | None]]) -> tuple[Engine, Parts]:
-        full = [v for v, _ in resolved if v.kind == "full"]
-        if full and (len(resolved) > 1 or resolved[0][1] not in (None, 1.0)):
-            raise Unsupported(
-                f"{full[0].ref} is a full fine-tune; it writes alone, not in a blend.",
-                hint=f'adapterkit generate {full[0].ref} "..."',
-            )
-        if full:
-            return self._full_engine(full[0]), ()
-        parts = tuple((self._lora(v), 1.0 if w is None else w) for v, w in resolved)
-        return self._base_engine(), parts
-
-    def _base_engine(self) -> Engine:
-        if self._engine is None:
-            self._engine = loading.engine(self.base, self.device)
-        return self._engine
-
-    def _lora(self, version: Version) -> Loaded:
-        if version.digest not in self._loaded:
-            is_forced = check_base(version, self.base, force=self.force_base)
-            engine = self._base_engine()
-            files = read_version(version, self.base.dims)
-            with engine.lock:
-                self._loaded[version.digest] = engine.bank.load(files)
-            self._versions[version.digest] = version
-            if is_forced:
-                self._forced.add(version.digest)
-        return self._loaded[version.digest]
-
-    def _full_engine(self, version: Version) -> Engine:
-        if version.digest not in self._full:
-            self._full[version.digest] = loading.full_engine(version, self.device)
-            self._versions[version.digest] = version
-        return self._full[version.digest]
+        return self._writers.of(adapter)
 
     # --- writing ---
+
+    def _begin(
+        self, prompt: str, adapter: Adapter, sampling: Mapping[str, Any]
+    ) -> tuple[Ticket, Callable[[], Completion]]:
+        """One request on its way, and what makes a completion of its end."""
+        how = _asked(sampling)
+        with self._writers.lock:  # so that nothing is unloaded between the look-up and the request
+            writer = self.writer(adapter)
+            settings = writer.defaults.with_(**how.changes)
+            [ticket] = writer.engine.submit([how.request(prompt, writer.parts, settings)])
+        return ticket, lambda: _completion(prompt, writer, settings, how.seed, ticket.result())
 
     def _write(
         self,
@@ -251,46 +201,68 @@ class Generator:
         shared: Sampling | None = None,
         numbered: bool = False,
     ) -> list[Completion]:
-        changes, seed, raw = _split(sampling)
-        with self._lock:  # so that nothing is unloaded between the look-up and the batches
-            writers = [self._writer(a) for a in adapters]
-            settings = [shared or w.defaults.with_(**changes) for w in writers]
+        how = _asked(sampling)
+        with self._writers.lock:  # so that nothing is unloaded between the look-up and the requests
+            writers = [self.writer(a) for a in adapters]
+            settings = [shared or w.defaults.with_(**how.changes) for w in writers]
             requests = [
-                Request(p, w.parts, s, seed, sample=i if numbered else 0, raw=raw)
+                how.request(p, w.parts, s, sample=i if numbered else 0)
                 for i, (p, w, s) in enumerate(zip(prompts, writers, settings, strict=True))
             ]
-            batches = _batches(writers, requests)
-        written: list[Written | None] = [None] * len(requests)
-        for chosen, batch in batches:
-            for _ in batch:
-                pass
-            for i, result in zip(chosen, batch.written, strict=True):
-                written[i] = result
-        zipped = zip(prompts, writers, settings, written, strict=True)
-        return [_completion(p, w, s, seed, r) for p, w, s, r in zipped if r is not None]
+            tickets = _submitted(writers, requests)
+        zipped = zip(prompts, writers, settings, _results(tickets), strict=True)
+        return [_completion(p, w, s, how.seed, r) for p, w, s, r in zipped]
 
 
-def _batches(writers: list[Writer], requests: list[Request]) -> list[tuple[list[int], Batch]]:
-    """A batch for each engine, with the indexes of its requests."""
-    made = []
-    for engine in {id(w.engine): w.engine for w in writers}.values():
-        chosen = [i for i, w in enumerate(writers) if w.engine is engine]
-        made.append((chosen, Batch(engine, [requests[i] for i in chosen])))
-    return made
+def _submitted(writers: list[Writer], requests: list[Request]) -> list[Ticket]:
+    """A ticket each; those of one engine are enqueued together, and none when one is refused."""
+    tickets: dict[int, Ticket] = {}
+    try:
+        for engine in {id(w.engine): w.engine for w in writers}.values():
+            chosen = [i for i, w in enumerate(writers) if w.engine is engine]
+            tickets |= zip(chosen, engine.submit([requests[i] for i in chosen]), strict=True)
+    except BaseException:
+        for ticket in tickets.values():
+            ticket.cancel()
+        raise
+    return [tickets[i] for i in range(len(requests))]
 
 
-def _defaults(resolved: list[tuple[Version, float | None]]) -> Sampling:
-    """The settings of the one adapter; a blend has the library's unless its parents agree."""
-    found = {from_spec(v.recipe.sample) for v, _ in resolved}
-    return found.pop() if len(found) == 1 else Sampling()
+def _results(tickets: list[Ticket]) -> list[Written]:
+    """What was written; an interrupt, or an error of one, ends all."""
+    try:
+        return [ticket.result() for ticket in tickets]
+    except BaseException:
+        for ticket in tickets:
+            ticket.cancel()
+        raise
 
 
-def _split(sampling: Mapping[str, Any]) -> tuple[dict[str, Any], int, bool]:
-    """Settings, the seed (drawn when it is not given) and raw."""
+@dataclass(frozen=True)
+class _Asked:
+    """The keywords of a call: settings that differ from the adapter's, and what is no setting."""
+
+    changes: dict[str, Any]
+    seed: int
+    raw: bool
+    overflow: Overflow
+
+    def request(self, prompt: str, parts: Parts, settings: Sampling, sample: int = 0) -> Request:
+        return Request(prompt, parts, settings, self.seed, sample, self.raw, self.overflow)
+
+
+def _asked(sampling: Mapping[str, Any]) -> _Asked:
+    """The keywords sorted; the seed is drawn when it is not given.
+
+    Raises:
+        UsageProblem: an overflow that is none.
+    """
     changes = dict(sampling)
-    seed = changes.pop("seed", None)
+    seed, overflow = changes.pop("seed", None), changes.pop("overflow", "error")
+    if overflow not in ("error", "left"):
+        raise UsageProblem(f"overflow is {overflow!r}; it is 'error' or 'left'.", hint='overflow="left"')
     raw = bool(changes.pop("raw", False))
-    return changes, secrets.randbelow(100_000) if seed is None else int(seed), raw
+    return _Asked(changes, secrets.randbelow(100_000) if seed is None else int(seed), raw, overflow)
 
 
 def _is_list(adapter: object) -> bool:
@@ -307,7 +279,9 @@ def _completion(prompt: str, writer: Writer, sampling: Sampling, seed: int, writ
         stopped_by=written.stopped_by,
         seed=seed,
         sampling=sampling,
-        usage=Usage(written.prompt_tokens, written.new_tokens),
+        usage=Usage(
+            written.prompt_tokens, written.new_tokens, written.cut_tokens, written.first_token_seconds
+        ),
         seconds=written.seconds,
         forced_base=writer.forced_base,
     )

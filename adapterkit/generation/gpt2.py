@@ -7,7 +7,7 @@ oracle in the tests is transformers' GPT2LMHeadModel.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,31 +16,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adapterkit.errors import Unsupported
+from adapterkit.generation.cache import Cache
 from adapterkit.generation.pages import Route
+from adapterkit.generation.weights import Matrix, Table, prepare, prepare8
 
-BUCKET = 64  # cached positions are read in steps of this many, so that shapes repeat
+TARGETS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+# (layer, queries (b, h, t, d), keys and values (b, t, 2, h, d)) -> (b, h, t, d)
+Attend = Callable[[int, Tensor, Tensor], Tensor]
 
 
 @dataclass
 class Block:
-    """One layer's tensors; weights are (in, out) as GPT-2 stores them."""
+    """One layer's tensors."""
 
     ln_1: tuple[Tensor, Tensor]
     ln_2: tuple[Tensor, Tensor]
-    linear: dict[str, tuple[Tensor, Tensor]]  # target -> (weight, bias)
-
-
-class Cache:
-    """Keys and values of every row: (layers, b, h, n, d), written in place."""
-
-    def __init__(self, layers: int, rows: int, heads: int, length: int, size: int, like: Tensor) -> None:
-        shape = (layers, rows, heads, length, size)
-        self.k = torch.zeros(shape, dtype=like.dtype, device=like.device)
-        self.v = torch.zeros_like(self.k)
-
-    def keep(self, rows: Tensor) -> None:
-        """Drop all rows but these."""
-        self.k, self.v = self.k[:, rows], self.v[:, rows]
+    linear: dict[str, Matrix]  # by target
 
 
 class GPT2:
@@ -50,10 +41,17 @@ class GPT2:
         config: the base's config with defaults filled in.
         tensors: canonical names (``h.0.attn.c_attn.weight``) to tensors.
         device, dtype: where and in which format it computes; logits are float32.
+        bits: 0, or 8 for weights in 8 bits with dtype float32, on a CPU; see ``adapterkit.generation.weights``.
     """
 
     def __init__(
-        self, config: dict[str, Any], tensors: dict[str, Tensor], device: torch.device, dtype: torch.dtype
+        self,
+        config: dict[str, Any],
+        tensors: dict[str, Tensor],
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        bits: int = 0,
     ):
         if config["activation_function"] not in ("gelu_new", "gelu_pytorch_tanh"):
             raise Unsupported(f"activation {config['activation_function']!r} is not GPT-2's gelu_new.")
@@ -65,74 +63,148 @@ class GPT2:
         def get(name: str) -> Tensor:
             return tensors[name].to(device=device, dtype=dtype)
 
-        self.wte, self.wpe = get("wte.weight"), get("wpe.weight")
-        self.ln_f = (get("ln_f.weight"), get("ln_f.bias"))
+        def pair(name: str) -> tuple[Tensor, Tensor]:
+            return get(f"{name}.weight"), get(f"{name}.bias")
+
+        def linear(name: str) -> Matrix:  # GPT-2 stores (in, out)
+            weight, bias = tensors[f"{name}.weight"].T, tensors[f"{name}.bias"]
+            return prepare8(weight, bias)[0] if bits else prepare(weight, bias, device, dtype)
+
+        self._wte(tensors["wte.weight"], device, dtype, bits)
+        self.wpe, self.ln_f = get("wpe.weight"), pair("ln_f")
         self.blocks = [
-            Block(
-                (get(f"h.{i}.ln_1.weight"), get(f"h.{i}.ln_1.bias")),
-                (get(f"h.{i}.ln_2.weight"), get(f"h.{i}.ln_2.bias")),
-                {
-                    t: (get(f"h.{i}.{t}.weight"), get(f"h.{i}.{t}.bias"))
-                    for t in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
-                },
-            )
+            Block(pair(f"h.{i}.ln_1"), pair(f"h.{i}.ln_2"), {t: linear(f"h.{i}.{t}") for t in TARGETS})
             for i in range(self.layers)
         ]
 
+    def _wte(self, weight: Tensor, device: torch.device, dtype: torch.dtype, bits: int) -> None:
+        """The embeddings are also the head.
+
+        In half precision what all of them share is kept apart: GPT-2's logits lie
+        far from 0 together, where bfloat16 would step by a half.
+        """
+        self.shared: Tensor | None = None
+        if bits:
+            self.head, self.wte = prepare8(weight, None)
+            return
+        if dtype != torch.float32:
+            self.shared = weight.to(device).float().mean(0).to(dtype)
+            weight = weight.to(device).float() - self.shared.float()
+        self.head = prepare(weight, None, device, dtype)
+        self.wte = Table(self.head.weight)
+
+    def _embed(self, ids: Tensor) -> Tensor:
+        x = self.wte(ids)
+        return x if self.shared is None else x + self.shared
+
+    def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """All that is resident, by name; the head only where it is not the embeddings themselves."""
+        yield "wpe", self.wpe
+        if self.shared is not None:
+            yield "shared", self.shared
+        parts: dict[str, tuple[Tensor | None, ...]] = {"wte": self.wte, "ln_f": self.ln_f}
+        if self.head[0] is not self.wte.weight:
+            parts["head"] = self.head
+        for i, block in enumerate(self.blocks):
+            own: dict[str, tuple[Tensor | None, ...]] = {
+                "ln_1": block.ln_1,
+                "ln_2": block.ln_2,
+                **block.linear,
+            }
+            parts |= {f"{i}.{name}": part for name, part in own.items()}
+        for name, part in parts.items():
+            yield from ((f"{name}.{i}", tensor) for i, tensor in enumerate(part) if tensor is not None)
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the prepared weights."""
+        return sum(t.nbytes for _, t in self.named_tensors())
+
     def new_cache(self, rows: int, length: int) -> Cache:
-        padded = min(self.context, math.ceil(length / BUCKET) * BUCKET)
-        return Cache(self.layers, rows, self.heads, padded, self.width // self.heads, self.wte)
+        shape = (self.layers, self.heads, self.width // self.heads)
+        return Cache(shape, rows, length, self.context, self.wpe)
 
     @torch.inference_mode()
-    def prefill(self, ids: Tensor, lengths: Tensor, cache: Cache, route: Route) -> Tensor:
-        """Read prompts padded on the right; logits (b, v) after each row's last token.
+    def prefill(
+        self,
+        ids: Tensor,
+        lengths: Tensor,
+        cache: Cache,
+        route: Route,
+        first: int = 0,
+        start: Tensor | None = None,
+    ) -> Tensor:
+        """Read prompts, or the next piece of them, into rows first, first + 1, ... of the cache.
 
-        Shapes: ids (b, t), lengths (b,). Padding writes keys past a row's end,
-        which are overwritten before any position can see them.
+        Args:
+            ids: (b, t), padded on the right.
+            lengths: (b,) how many of a row's ids are real; only those are cached.
+            start: (b,) positions of each row that are cached already; None is none.
+
+        Returns:
+            Logits (b, v) after each row's last token.
         """
-        t = ids.shape[1]
-        x = self.wte[ids] + self.wpe[:t]
+        (b, t), device = ids.shape, ids.device
+        within = torch.arange(t, device=device)
+        real = within < lengths[:, None]  # (b, t)
+        rows, columns = real.nonzero(as_tuple=True)
+        begin = torch.zeros_like(lengths) if start is None else start
+        positions = begin[:, None] + within
+        to = positions[rows, columns]
+        n = int((begin + lengths).max())
+        place = slice(first, first + b)
+        mask = self._bias(positions, n) if start is not None else None
 
-        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            cache.k[layer, :, :, :t], cache.v[layer, :, :, :t] = k, v
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        def attend(layer: int, q: Tensor, kv: Tensor) -> Tensor:
+            cache.put(layer, first + rows, to, kv[rows, columns])
+            if start is None:
+                k, v = kv.permute(2, 0, 3, 1, 4)
+                return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            k, v = cache.read(layer, place, n)
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
+        x = self._embed(ids) + self.wpe[positions.clamp(max=self.context - 1)]
         x = self._blocks(x, route, attend)
-        return self._logits(x[torch.arange(len(ids), device=ids.device), lengths - 1])
+        return self._logits(x[torch.arange(b, device=device), lengths - 1])
 
     @torch.inference_mode()
     def step(self, ids: Tensor, positions: Tensor, cache: Cache, route: Route) -> Tensor:
-        """One token more for every row: ids (b,), positions (b,); logits (b, v)."""
-        rows = torch.arange(len(ids), device=ids.device)
-        last = int(positions.max()) + 1
-        n = min(cache.k.shape[3], math.ceil(last / BUCKET) * BUCKET)
-        seen = (torch.arange(n, device=ids.device) <= positions[:, None])[:, None, None]  # (b, 1, 1, n)
-        x = (self.wte[ids] + self.wpe[positions])[:, None]
+        """One token more for rows 0..b-1: ids (b,), positions (b,); logits (b, v)."""
+        b = len(ids)
+        rows = torch.arange(b, device=ids.device)
+        n, least = int(positions.max()) + 1, int(positions.min()) + 1
+        mask = self._bias(positions[:, None], n) if least < n else None
 
-        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            cache.k[layer, rows, :, positions], cache.v[layer, rows, :, positions] = k[:, :, 0], v[:, :, 0]
-            return F.scaled_dot_product_attention(
-                q, cache.k[layer, :, :, :n], cache.v[layer, :, :, :n], attn_mask=seen
-            )
+        def attend(layer: int, q: Tensor, kv: Tensor) -> Tensor:
+            cache.put(layer, rows, positions, kv[:, 0])
+            return _one(q, *cache.read(layer, slice(0, b), n), mask)
 
+        x = (self._embed(ids) + self.wpe[positions])[:, None]
         return self._logits(self._blocks(x, route, attend)[:, 0])
 
     @torch.inference_mode()
     def logits(self, ids: Tensor, route: Route) -> Tensor:
         """All logits (b, t, v) of whole rows without a cache, for scoring and tests."""
-        x = self.wte[ids] + self.wpe[: ids.shape[1]]
-        x = self._blocks(x, route, lambda _, q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True))
-        return self._logits(x)
 
-    def _blocks(self, x: Tensor, route: Route, attend: Any) -> Tensor:
+        def attend(_: int, q: Tensor, kv: Tensor) -> Tensor:
+            k, v = kv.permute(2, 0, 3, 1, 4)
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+        x = self._embed(ids) + self.wpe[: ids.shape[1]]
+        return self._logits(self._blocks(x, route, attend).flatten(0, 1)).view(*ids.shape, -1)
+
+    def _bias(self, positions: Tensor, n: int) -> Tensor:
+        """What is added to attention scores, once for all layers: (b, 1, t, n), 0 or -inf; positions (b, t)."""
+        hidden = torch.arange(n, device=positions.device) > positions[..., None]
+        bias = torch.zeros(hidden.shape, dtype=self.wpe.dtype, device=positions.device)
+        return bias.masked_fill_(hidden, float("-inf"))[:, None]
+
+    def _blocks(self, x: Tensor, route: Route, attend: Attend) -> Tensor:
         b, t, e = x.shape
         for i, block in enumerate(self.blocks):
             a = F.layer_norm(x, (e,), *block.ln_1, self.eps)
-            qkv = self._linear(a, i, "attn.c_attn", route)  # (b, t, 3e)
-            q, k, v = qkv.view(b, t, 3, self.heads, e // self.heads).permute(
-                2, 0, 3, 1, 4
-            )  # each (b, h, t, d)
-            a = attend(i, q, k, v).transpose(1, 2).reshape(b, t, e)
+            qkv = self._linear(a, i, "attn.c_attn", route).view(b, t, 3, self.heads, e // self.heads)
+            a = attend(i, qkv[:, :, 0].transpose(1, 2), qkv[:, :, 1:]).transpose(1, 2).reshape(b, t, e)
             x = x + self._linear(a, i, "attn.c_proj", route)
             m = F.layer_norm(x, (e,), *block.ln_2, self.eps)
             m = F.gelu(self._linear(m, i, "mlp.c_fc", route), approximate="tanh")
@@ -140,9 +212,21 @@ class GPT2:
         return F.layer_norm(x, (e,), *self.ln_f, self.eps)
 
     def _linear(self, x: Tensor, layer: int, target: str, route: Route) -> Tensor:
-        weight, bias = self.blocks[layer].linear[target]
-        y = torch.addmm(bias, x.flatten(0, 1), weight).view(*x.shape[:2], -1)
+        y = self.blocks[layer].linear[target](x.flatten(0, 1)).view(*x.shape[:2], -1)
         return route.add(y, x, layer, target)
 
     def _logits(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.wte).float()
+        """Logits (n, v) in float32 of hidden states (n, e)."""
+        y = self.head(x).float()
+        return y if self.shared is None else y.add_((x.float() @ self.shared.float())[:, None])
+
+
+def _one(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention of one new position: q (b, h, 1, d), k and v (b, h, n, d).
+
+    torch's fused kernel is slow with one query in bfloat16 on a CPU (2 to 7 times, measured).
+    """
+    if q.dtype == torch.float32 or q.is_cuda:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(2, 3))
+    return torch.matmul((scores if mask is None else scores.add_(mask)).softmax(-1), v)

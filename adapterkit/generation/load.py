@@ -23,17 +23,17 @@ from adapterkit.registry.gpt2 import canonical_name
 from adapterkit.registry.version import Version
 
 
-def engine(base: Base, device: Device) -> Engine:
-    """Weights, tokenizer and an empty bank for a base.
+def engine(base: Base, device: Device, *, bits: int = 0) -> Engine:
+    """Weights, tokenizer and an empty bank for a base; ``bits`` as in ``adapterkit.generation.gpt2``.
 
     Raises:
         Damaged, Unsupported: it holds other tensors than its config says, or numbers that are not finite.
     """
     base.check()
-    return _engine(base, read_tensors(base.weights), device)
+    return _engine(base, read_tensors(base.weights), device, bits)
 
 
-def full_engine(version: Version, device: Device) -> Engine:
+def full_engine(version: Version, device: Device, *, bits: int = 0) -> Engine:
     """The same for a full fine-tune, every byte of it checked against its manifest.
 
     Raises:
@@ -44,7 +44,7 @@ def full_engine(version: Version, device: Device) -> Engine:
         name: as_tensor(dtype, shape, data).to(device.place, device.dtype)
         for name, dtype, shape, data in full.read_tensors(version, config)
     }
-    return _engine(Base(version.ref, version.path, checked=config), tensors, device)
+    return _engine(Base(version.ref, version.path, checked=config), tensors, device, bits)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -73,20 +73,17 @@ def as_tensor(dtype: str, shape: tuple[int, ...], data: bytearray) -> Tensor:
 
 def resident_digest(engine: Engine) -> str:
     """sha256 over the weights of a base as they are in memory: the same before and after any adapter."""
-    model, digest = engine.model, hashlib.sha256()
-    named = {"wte": model.wte, "wpe": model.wpe, "ln_f.w": model.ln_f[0], "ln_f.b": model.ln_f[1]}
-    for i, block in enumerate(model.blocks):
-        pairs = {"ln_1": block.ln_1, "ln_2": block.ln_2, **block.linear}
-        named |= {
-            f"{i}.{n}.{side}": t for n, pair in pairs.items() for side, t in zip("wb", pair, strict=True)
-        }
-    for name, tensor in named.items():
-        flat = tensor.detach().cpu().contiguous()
+    digest = hashlib.sha256()
+    for name, tensor in engine.model.named_tensors():
+        plain = (
+            tensor.to_dense() if tensor.is_mkldnn else tensor
+        )  # an 8-bit matrix lies in oneDNN's own order
+        flat = plain.detach().cpu().contiguous()
         digest.update(canonical_json([name, list(flat.shape), str(flat.dtype)]))
         digest.update(flat.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
-def _engine(base: Base, tensors: dict[str, Tensor], device: Device) -> Engine:
-    model = GPT2(base.config, tensors, device.place, device.dtype)
+def _engine(base: Base, tensors: dict[str, Tensor], device: Device, bits: int) -> Engine:
+    model = GPT2(base.config, tensors, device.place, device.dtype, bits=bits)
     return Engine(model, Tokenizer(base.folder), PageBank(base.dims, device.place, device.dtype))

@@ -12,7 +12,9 @@ any alpha, and blends with any weights. Switching writes an index.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -36,10 +38,13 @@ class Loaded:
 
 @dataclass
 class Route:
-    """Pages and coefficients of each row of a batch, gathered once for all its steps."""
+    """Pages and coefficients of each row of a batch, gathered once for all its steps.
 
-    ids: Tensor  # (b, w) page of each place; 0 where a row has fewer
-    coefficients: Tensor  # (b, w * RANKS)
+    Where every row has the same, there is one entry for all, and one product.
+    """
+
+    ids: Tensor  # (b, w) or (1, w): page of each place; 0 where a row has fewer
+    coefficients: Tensor  # (b, w * RANKS) or (1, w * RANKS)
     bank: PageBank | None
     targets: frozenset[str]
     _gathered: dict[Where, tuple[Tensor, Tensor]] = field(default_factory=dict)
@@ -51,21 +56,11 @@ class Route:
         if (layer, target) not in self._gathered:
             self._gathered[layer, target] = self.bank.gather(self.ids, layer, target)
         a, b = self._gathered[layer, target]  # (b, w * RANKS, in), (b, w * RANKS, out)
+        if len(self.ids) == 1:
+            hidden = (x.flatten(0, 1) @ a[0].T) * self.coefficients
+            return torch.addmm(y.flatten(0, 1), hidden, b[0]).view_as(y)
         hidden = torch.bmm(x, a.transpose(1, 2)) * self.coefficients[:, None]
         return torch.baddbmm(y, hidden, b)
-
-    def gathered(self) -> Route:
-        """Itself, with every page copied out, so that the bank may change."""
-        if self.bank is not None:
-            for layer, target in self.bank.places():
-                if target in self.targets:
-                    self._gathered[layer, target] = self.bank.gather(self.ids, layer, target)
-        return self
-
-    def keep(self, rows: Tensor) -> Route:
-        """The route of some of the rows."""
-        gathered = {where: (a[rows], b[rows]) for where, (a, b) in self._gathered.items()}
-        return Route(self.ids[rows], self.coefficients[rows], self.bank, self.targets, gathered)
 
 
 class PageBank:
@@ -77,6 +72,9 @@ class PageBank:
         self._b: dict[Where, Tensor] = {}
         self._capacity = 1  # page 0 is zero and belongs to nobody
         self._free: list[int] = []
+        self._pins: Counter[Loaded] = Counter()  # requests that need an adapter
+        self._pinning = threading.Lock()  # requests come from any thread
+        self._leaving: set[Loaded] = set()  # unloaded, and still needed
 
     def load(self, files: LoraFiles) -> Loaded:
         """Copy an adapter into pages; all of it or nothing.
@@ -114,7 +112,29 @@ class PageBank:
             self._a[layer, target][page, : len(rows)] = rows
             self._b[layer, target][page, : len(rows)] = b[i * RANKS : (i + 1) * RANKS]
 
+    def pin(self, adapters: Iterable[Loaded]) -> None:
+        """Keep adapters that a request needs until it releases them."""
+        with self._pinning:
+            self._pins.update(adapters)
+
+    def release(self, adapters: Iterable[Loaded]) -> None:
+        with self._pinning:
+            self._pins.subtract(adapters := list(adapters))
+            gone = {loaded for loaded in adapters if not self._pins[loaded]}
+            for loaded in gone:
+                del self._pins[loaded]
+        for loaded in gone & self._leaving:
+            self._leaving.discard(loaded)
+            self._free_pages(loaded)
+
     def unload(self, loaded: Loaded) -> None:
+        """Free an adapter's pages, once no request needs them."""
+        if loaded in self._pins:
+            self._leaving.add(loaded)
+        else:
+            self._free_pages(loaded)
+
+    def _free_pages(self, loaded: Loaded) -> None:
         """Zero the pages and free them; 0 x NaN is NaN, so a freed page must hold zeros."""
         for target in loaded.targets:
             for layer in range(self.dims.layers):
@@ -127,6 +147,7 @@ class PageBank:
 
     def route(self, rows: Sequence[Sequence[tuple[Loaded, float]]]) -> Route:
         """The route of a batch: for each row its adapters and weights, none for the base."""
+        rows = rows[:1] if all(list(row) == list(rows[0]) for row in rows) else rows
         places = [[(page, weight) for loaded, weight in row for page in loaded.pages] for row in rows]
         width = max(map(len, places), default=0)
         ids = torch.zeros(len(rows), width, dtype=torch.long, device=self.device)
@@ -139,10 +160,6 @@ class PageBank:
 
     def gather(self, ids: Tensor, layer: int, target: str) -> tuple[Tensor, Tensor]:
         return self._a[layer, target][ids].flatten(1, 2), self._b[layer, target][ids].flatten(1, 2)
-
-    def places(self) -> list[Where]:
-        """Layers and targets that any adapter so far has pages for."""
-        return list(self._a)
 
     def _make(self, layer: int, target: str) -> None:
         if (layer, target) not in self._a:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from adapterkit.generation.engine import Finish
+from adapterkit.generation.requests import Finish
 from adapterkit.generation.sampling import Sampling
 
 
 @dataclass(frozen=True)
 class Usage:
-    prompt_tokens: int
+    prompt_tokens: int  # that were read
     new_tokens: int
+    cut_tokens: int = 0  # of the prompt's beginning, that the base could not see (overflow="left")
+    first_token_seconds: float = 0.0  # from the request to its first token
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Stream:
     """Iterates over pieces of text as they come; ``completion`` is there when it is done."""
 
     def __init__(
-        self, pieces: Iterator[str], finish: Callable[[], Completion], cancel: Callable[[], None]
+        self, pieces: Iterable[str], finish: Callable[[], Completion], cancel: Callable[[], None]
     ) -> None:
         self._pieces, self._finish, self._cancel = pieces, finish, cancel
         self.completion: Completion | None = None

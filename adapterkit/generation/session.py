@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from adapterkit.data.template import ASSISTANT, Prompt, Template, form_of
+from adapterkit.errors import UsageProblem
 from adapterkit.generation.generator import Adapter, Generator
 from adapterkit.generation.results import Completion
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """How things stood before something was said, and what that was."""
+
+    text: str
+    ended: bool
+    begins: int
+    said: str
 
 
 class Session:
@@ -42,7 +54,7 @@ class Session:
         self.forgotten = 0  # words that are no longer seen
         self._ended = True  # the last answer ended by itself, it was not cut
         self._from = 0  # where the text begins that is read: the pair that is asked
-        self._before = ("", True, "")  # text, whether it had ended, and what was said then: for retry
+        self._turns: list[_Turn] = []  # as things stood before each: for retry and undo
 
     @property
     def adapter(self) -> str:
@@ -63,14 +75,32 @@ class Session:
     def stream(self, said: str = "", on_stream: Callable[[Any], None] | None = None) -> Iterator[str]:
         """Go on from the text and what was said; pieces as they come."""
         form = self.form
-        self._before = (self.text, self._ended, said)
+        self._turns.append(_Turn(self.text, self._ended, self._from, said))
         self._say(said, form)
         yield from self._answer(form, on_stream)
 
     def retry(self, on_stream: Callable[[Any], None] | None = None) -> Iterator[str]:
         """The last answer again, with another seed."""
-        self.text, self._ended, said = self._before
+        said = self.undo() if self._turns else ""
         yield from self.stream(said, on_stream)
+
+    def undo(self) -> str:
+        """Take the last turn back, what was said and what was written; what was said is returned.
+
+        Raises:
+            UsageProblem: there is none.
+        """
+        if not self._turns:
+            raise UsageProblem("there is nothing to take back.", hint="write something first")
+        before = self._turns.pop()
+        self.text, self._ended, self._from = before.text, before.ended, before.begins
+        return before.said
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.clear()
 
     def __call__(self, said: str = "") -> str:
         return "".join(self.stream(said))

@@ -7,11 +7,13 @@ resolved with the version.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_serializer, model_validator
 
 from adapterkit.errors import nearest
+from adapterkit.recipe.bias import parse_bias
 
 Auto = Literal["auto"]
 Limited = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -21,7 +23,6 @@ TARGETS = {
     "mlp": ("mlp.c_fc", "mlp.c_proj"),
     "all": ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"),
 }
-
 
 CLEANERS = (
     "unicode",
@@ -222,11 +223,46 @@ class SampleSpec(BaseModel):
     top_p: float = Field(
         0.95, gt=0, le=1, description="Draw from the likeliest tokens that make up this share."
     )
+    min_p: float = Field(
+        0.0, ge=0, le=1, description="Draw from tokens at least this share as likely as the likeliest."
+    )
+    typical_p: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Draw from the tokens of usual surprise that make up this share (Meister et al. 2022).",
+    )
     repetition_penalty: float = Field(
         1.0, ge=0.1, le=10, description="Above 1 makes tokens already seen less likely (Keskar et al. 2019)."
     )
+    presence_penalty: float = Field(
+        0.0, ge=-2, le=2, description="Taken from the score of each token written so far, as OpenAI does."
+    )
+    frequency_penalty: float = Field(
+        0.0, ge=-2, le=2, description="The same, for each time that it was written."
+    )
+    no_repeat_ngram_size: int = Field(
+        0, ge=0, le=1024, description="No run of so many tokens comes twice; 0 allows it."
+    )
+    logit_bias: list[str] = Field(
+        default_factory=list,
+        description="Added to the score of a token, given by its text or id: ' whale=5', '262=-100'; -100 bans it.",
+    )
     max_new_tokens: int = Field(200, ge=1, le=100_000, description="Stop after so many new tokens.")
     prompts: list[str] = Field(default_factory=list, description="Beginnings written on after training.")
+
+    @field_validator("logit_bias", mode="before")
+    @classmethod
+    def _as_written(cls, bias: Any) -> Any:
+        """A mapping, as OpenAI's, is the same in another form."""
+        return [f"{token}={value}" for token, value in bias.items()] if isinstance(bias, Mapping) else bias
+
+    @field_validator("logit_bias")
+    @classmethod
+    def _understood(cls, bias: list[str]) -> list[str]:
+        for text in bias:
+            parse_bias(text)
+        return bias
 
 
 class Recipe(BaseModel):

@@ -12,7 +12,9 @@ import pytest
 
 import adapterkit as ak
 from adapterkit.cli.output import base_of
+from adapterkit.cli.writing_flags import SAMPLING
 from adapterkit.model.base import locate
+from adapterkit.recipe.keys import keys
 from adapterkit.registry.store import Registry
 from tests.forms import import_manifest
 from tests.make import make_base, make_peft_adapter
@@ -113,6 +115,95 @@ def test_chat_saves_the_text_and_how_it_came_about(cli: Cli, monkeypatch: pytest
     cli("chat", "odd", "--max-new-tokens", "5", "--seed", "2")
     assert Path("letter.txt").read_text().startswith("The lamp")
     assert json.loads(Path("letter.json").read_text())["passages"][0]["seed"] == 2
+
+
+# --- settings, and words that begin with a dash ------------------------------------------
+
+
+def writes_as(cli: Cli, *words: str) -> str:
+    code, out, err = cli("generate", "odd", *words, "--echo", "--seed", "3", "--max-new-tokens", "4")
+    assert code == 0, err
+    return out
+
+
+@pytest.mark.parametrize(
+    "text", ["-- a dash first", "--temperature is a word here", "-n 3 barrels", "--stop=at the sea", "-\n-"]
+)
+def test_an_argument_with_a_space_is_the_prompt(cli: Cli, text: str) -> None:
+    if text.startswith("--stop="):  # the one form that is an option all the same
+        assert writes_as(cli, text, "The lamp").startswith("The lamp")
+    else:
+        assert writes_as(cli, text).startswith(text)
+        assert writes_as(cli, "--top-k", "5", text, "--raw").startswith(text)
+
+
+def test_the_value_of_an_option_may_begin_with_a_dash_and_hold_spaces(cli: Cli) -> None:
+    assert writes_as(cli, "-p", "-- a dash first").startswith("-- a dash first")
+    assert writes_as(cli, "--stop", "-- a b", "-- c d").startswith("-- c d")
+    assert writes_as(cli, "--prompt=-- a b").startswith("-- a b")
+
+
+def test_after_two_dashes_all_is_text(cli: Cli) -> None:
+    code, out, _ = cli("generate", "--echo", "--max-new-tokens", "2", "--", "odd", "--top-k one")
+    assert code == 0
+    assert out.startswith("--top-k one")
+
+
+def test_an_option_misspelt_is_still_told(cli: Cli) -> None:
+    code, _, err = cli("generate", "odd", "The", "--temprature", "0.5")
+    assert code == 2
+    assert "--temprature" in err
+
+
+@pytest.mark.parametrize("verb", ["generate", "compare", "chat"])
+def test_rare_settings_are_left_to_help_all(cli: Cli, verb: str) -> None:
+    rare = [
+        "--typical-p",
+        "--presence-penalty",
+        "--frequency-penalty",
+        "--no-repeat-ngram-size",
+        "--logit-bias",
+    ]
+    short, full = cli(verb, "--help")[1], cli(verb, "--help-all")[1]
+    assert [flag for flag in rare if flag in short] == []
+    assert [flag for flag in [*rare, "--min-p"] if flag not in full] == []
+
+
+def test_every_setting_of_the_recipe_is_a_flag() -> None:
+    assert {f"sample.{name}" for name in SAMPLING} == {k for k in keys() if k.startswith("sample.")} - {
+        "sample.prompts"
+    }
+
+
+def test_settings_reach_what_is_written(cli: Cli) -> None:
+    told = ["--min-p", "0.1", "--typical-p", "0.9", "--presence-penalty", "0.5", "--frequency-penalty", "-0.5",
+            "--no-repeat-ngram-size", "3", "--logit-bias", "7=-100", "--logit-bias", "8=2"]  # fmt: skip
+    _, out, _ = cli("generate", "odd", "The", *told, "--max-new-tokens", "3", "--json")
+    sampling = json.loads(out)["completions"][0]["sampling"]
+    names = (
+        "min_p",
+        "typical_p",
+        "presence_penalty",
+        "frequency_penalty",
+        "no_repeat_ngram_size",
+        "logit_bias",
+    )
+    assert [sampling[name] for name in names] == [0.1, 0.9, 0.5, -0.5, 3, [[7, -100.0], [8, 2.0]]]
+
+
+def test_a_bias_of_another_form_is_told(cli: Cli) -> None:
+    code, _, err = cli("generate", "odd", "The", "--logit-bias", "much")
+    assert code == 2
+    assert "logit_bias has 'much', which is not TOKEN=BIAS with a number from -100 to 100" in err
+    assert "--logit-bias 262=-5" in err
+
+
+def test_chat_sets_a_bias_and_the_other_settings(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    type_in(monkeypatch, "/set logit_bias 7=-100\n/set min_p=0.1\n/set logit_bias much\n/set top_k 3\nThe\n")
+    code, out, err = cli("chat", "odd", "--max-new-tokens", "3")
+    assert code == 0
+    assert " logit_bias is '7=-100'\n min_p is 0.1\n top_k is 3\n" in out
+    assert "logit_bias has 'much'" in err
 
 
 # --- another base, and versions that another tool made -----------------------------------

@@ -10,7 +10,7 @@ from peft import PeftModel
 from transformers import GPT2LMHeadModel
 
 from adapterkit.generation import load as loading
-from adapterkit.generation.engine import Batch, Engine, Request
+from adapterkit.generation.engine import Engine, Request
 from adapterkit.generation.pages import Loaded
 from adapterkit.generation.sampling import Sampling
 from adapterkit.model.base import Base
@@ -150,10 +150,8 @@ def test_a_row_that_overflows_ends_with_error_and_leaves_its_neighbour(engine: E
 
 def test_generation_goes_to_the_end_of_the_context_and_not_beyond(engine: Engine) -> None:
     settings = Sampling(temperature=0.0, max_new_tokens=500)
-    batch = Batch(engine, [Request("The lamp", (), settings, 0)])
-    for _ in batch:
-        pass
-    assert batch.written[0].prompt_tokens + batch.written[0].new_tokens <= engine.model.context
+    written = engine.run([Request("The lamp", (), settings, 0)])[0]
+    assert written.prompt_tokens + written.new_tokens <= engine.model.context
 
 
 def test_another_base_changes_the_logits(engine: Engine, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 import adapterkit as ak
-from adapterkit.generation.engine import Finish
+from adapterkit.errors import UsageProblem
+from adapterkit.generation.requests import Finish
 from adapterkit.generation.results import Completion, Stream, Usage
 from adapterkit.generation.sampling import Sampling
 from adapterkit.registry import place
@@ -283,3 +284,27 @@ def test_a_real_generator_answers_a_turn(gen: ak.Generator) -> None:
     answer = chat("The lamp")
     assert chat.text == f"User: The lamp\nAssistant:{chat.last and chat.last.text}"
     assert answer == (chat.last and chat.last.text.lstrip(" "))
+
+
+def test_undo_takes_a_turn_back_with_what_was_said(gen: ak.Generator) -> None:
+    session = gen.session(None, max_new_tokens=4)
+    session("The lamp")
+    before = session.text
+    session(" and then")
+    assert (session.undo(), session.text) == (" and then", before)
+    assert (session.undo(), session.text) == ("The lamp", "")
+
+
+def test_there_is_nothing_to_take_back_in_a_new_text(gen: ak.Generator) -> None:
+    with pytest.raises(UsageProblem, match="nothing to take back"):
+        gen.session(None).undo()
+
+
+def test_a_retry_after_an_undo_is_of_the_turn_before(gen: ak.Generator) -> None:
+    session = gen.session(None, max_new_tokens=4, seed=1)
+    session("The lamp")
+    text = session.text
+    session(" and")
+    session.undo()
+    "".join(session.retry())
+    assert session.text == text

@@ -8,8 +8,16 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from adapterkit.recipe.bias import parse_bias
 from adapterkit.recipe.keys import keys
-from adapterkit.recipe.schema import DataSpec, LoraSpec, Recipe, SampleSpec, TrainSpec, target_modules
+from adapterkit.recipe.schema import (
+    DataSpec,
+    LoraSpec,
+    Recipe,
+    SampleSpec,
+    TrainSpec,
+    target_modules,
+)
 
 SPECS = (Recipe, DataSpec, LoraSpec, TrainSpec, SampleSpec)
 
@@ -49,6 +57,12 @@ def test_every_spec_is_frozen(spec: type[Any]) -> None:
         ("sample.temperature", 0.8),
         ("sample.top_p", 0.95),
         ("sample.max_new_tokens", 200),
+        ("sample.min_p", 0.0),
+        ("sample.typical_p", 1.0),
+        ("sample.presence_penalty", 0.0),
+        ("sample.frequency_penalty", 0.0),
+        ("sample.no_repeat_ngram_size", 0),
+        ("sample.logit_bias", []),
         ("base", "gpt2"),
     ],
 )
@@ -77,6 +91,13 @@ def test_a_default_is_the_one_of_the_design(path: str, value: Any) -> None:
         ("data", "source", ["a", 1]),
         ("sample", "top_p", 0),
         ("sample", "prompts", "one"),
+        ("sample", "min_p", -0.1),
+        ("sample", "typical_p", 0),
+        ("sample", "presence_penalty", 2.1),
+        ("sample", "frequency_penalty", -2.1),
+        ("sample", "no_repeat_ngram_size", -1),
+        ("sample", "logit_bias", ["whale"]),
+        ("sample", "logit_bias", {" whale": 101}),
     ],
 )
 def test_a_value_beyond_its_limits_is_refused(group: str, key: str, value: Any) -> None:
@@ -105,3 +126,16 @@ def test_a_recipe_survives_json() -> None:
 )
 def test_a_preset_stands_for_exact_names(targets: str | list[str], expected: list[str]) -> None:
     assert target_modules(targets) == expected
+
+
+def test_a_bias_may_be_a_mapping_and_is_kept_as_a_list() -> None:
+    recipe = Recipe.model_validate({"sample": {"logit_bias": {" whale": 5, 262: -100}}})
+    assert recipe.sample.logit_bias == [" whale=5", "262=-100"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("262=-5", (262, -5.0)), (" whale=0.5", (" whale", 0.5)), ("==3", ("=", 3.0)), ("½=1", ("½", 1.0))],
+)
+def test_a_bias_is_for_an_id_or_a_text(text: str, expected: tuple[int | str, float]) -> None:
+    assert parse_bias(text) == expected

@@ -46,7 +46,7 @@ def base(tiny_base: Path, shelf: Registry) -> ak.Generator:
 def generate(base: ak.Generator, ref: str) -> str:
     """One token by a registry and a generator that know nothing yet but the base."""
     gen = ak.Generator(base.base.folder, registry=Registry(base.registry.path), device="cpu")
-    gen.base, gen._engine = base.base, base._engine
+    gen._writers.base, gen._writers._engine = base.base, base._writers._engine
     return gen("The", ref, max_new_tokens=1, temperature=0).text
 
 

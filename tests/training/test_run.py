@@ -161,7 +161,7 @@ def test_short_documents_learn_to_end(registry: Registry, tmp_path: Path, tiny_b
         registry=registry,
         base=str(tiny_base),
         method="full",
-        **QUICK | {"max_new_tokens": 60, "epochs": 8, "learning_rate": 0.003},
+        **QUICK | {"max_new_tokens": 60, "epochs": 8, "learning_rate": 0.003, "temperature": 0.2},
     )
     assert version.metrics.stops is not None
     assert version.metrics.stops > 0.8

@@ -1,0 +1,78 @@
+"""Keys and values of the rows that are being written, in slots that rows move between.
+
+Layout, so that what a head reads lies together::
+
+    kv[layers, 2, rows, h, length, d]     keys and values, h heads of size d
+
+A batch is always rows 0..b-1: the engine moves the last row into a place that
+became free, and nothing is gathered step by step.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+BUCKET = 64  # positions are made in steps of this many, so that shapes repeat
+
+
+class Cache:
+    """Room for ``rows`` rows of ``length`` positions.
+
+    Args:
+        shape: (layers, heads, size of a head) of the model.
+        rows, length: what is asked for; length is rounded up to BUCKET, at most ``limit``.
+        limit: positions the model has.
+        like: a tensor whose dtype and device the numbers have.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], rows: int, length: int, limit: int, like: Tensor) -> None:
+        layers, heads, size = shape
+        self._limit = limit
+        self.kv = torch.zeros(
+            layers, 2, rows, heads, self._bucket(length), size, dtype=like.dtype, device=like.device
+        )
+
+    @property
+    def rows(self) -> int:
+        return self.kv.shape[2]
+
+    @property
+    def length(self) -> int:
+        return self.kv.shape[4]
+
+    @property
+    def bytes(self) -> int:
+        return self.kv.nbytes
+
+    def ensure(self, rows: int, length: int) -> None:
+        """Grow to so many rows and positions at least; what is there stays."""
+        more = max(rows, self.rows), max(self._bucket(length), self.length)
+        if more == (self.rows, self.length):
+            return
+        old = self.kv
+        layers, _, had, heads, long, size = old.shape
+        self.kv = old.new_zeros(layers, 2, more[0], heads, more[1], size)
+        self.kv[:, :, :had, :, :long] = old
+
+    def move(self, source: int, target: int, used: int) -> None:
+        """Copy the first ``used`` positions of a row onto another row."""
+        self.kv[:, :, target, :, :used] = self.kv[:, :, source, :, :used]
+
+    def clear(self, row: int) -> None:
+        """Zero a row; after numbers that are not finite it must be, as 0 x NaN is NaN behind any mask."""
+        self.kv[:, :, row].zero_()
+
+    def put(self, layer: int, rows: Tensor, positions: Tensor, kv: Tensor) -> None:
+        """Write n positions: rows (n,), positions (n,), kv (n, 2, h, d)."""
+        self.kv[layer][:, rows, :, positions] = kv
+
+    def read(self, layer: int, rows: slice, n: int) -> tuple[Tensor, Tensor]:
+        """Keys and values (b, h, n, d) of some rows, not copied."""
+        k, v = self.kv[layer][:, rows, :, :n]
+        return k, v
+
+    def _bucket(self, length: int) -> int:
+        return min(self._limit, math.ceil(length / BUCKET) * BUCKET)
