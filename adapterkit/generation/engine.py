@@ -9,6 +9,7 @@ when there was none for a while, so an engine that nobody holds goes away.
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -78,6 +79,7 @@ class Engine:
         self._waiting: deque[Ticket] = deque()
         self._owner: threading.Thread | None = None
         self._is_closed = False
+        self._process = os.getpid()
 
     def encode(self, prompt: str, raw: bool) -> list[int]:
         """A prompt is the beginning of a document: encoded with the start token."""
@@ -126,7 +128,9 @@ class Engine:
             raise
 
     def close(self) -> None:
-        """End what is written, and the thread."""
+        """End what is written, and the thread; in a process that was forked from ours there is none."""
+        if os.getpid() != self._process:
+            return  # its locks may be held for ever by a thread that did not come along
         with self._changed:
             self._is_closed = True
             owner = self._owner

@@ -208,6 +208,24 @@ def test_a_program_may_end_while_something_is_written(when: str) -> None:
     assert [(p.returncode, p.stderr) for p in done] == [(0, "")] * 3
 
 
+def test_a_forked_process_ends_though_its_parent_writes() -> None:
+    code = """
+import os
+from adapterkit import Generator
+
+gen = Generator("embedded", device="cpu")
+futures = [gen.submit("The sea", seed=i, max_new_tokens=200) for i in range(8)]
+pid = os.fork()
+if pid == 0:
+    raise SystemExit(0)
+assert os.waitpid(pid, 0)[1] == 0
+assert futures[0].result().text
+"""
+    argv = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_lock_in_turn_is_handed_on_in_the_order_it_was_asked_for() -> None:
     lock, order, begun = InTurn(), [], []
 
