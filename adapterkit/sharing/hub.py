@@ -66,8 +66,8 @@ def push(
         The repository's address.
 
     Raises:
-        CheckFailed: public, and its samples copied 30 words or more; or private
-            was asked for, and the repository is public already.
+        CheckFailed: public, and its samples copied 30 words or more; or the
+            repository is there already and is read by others than was asked for.
         Unreachable: the Hub does not answer.
         Unsupported: the Hub refuses it, for want of a login or of rights.
     """
