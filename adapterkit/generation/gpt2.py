@@ -17,7 +17,7 @@ from torch import Tensor
 
 from adapterkit.errors import Unsupported
 from adapterkit.generation.cache import Cache
-from adapterkit.generation.pages import Route
+from adapterkit.generation.route import Route
 from adapterkit.generation.weights import Matrix, Table, prepare, prepare8
 
 TARGETS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")

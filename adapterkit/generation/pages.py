@@ -15,17 +15,16 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from adapterkit.errors import Unsupported
+from adapterkit.generation.route import RANKS, Route, Where
 from adapterkit.registry.strict import Dims, LoraFiles, tensor_name
 
-RANKS = 8  # in a page
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-Where = tuple[int, str]  # layer, target
 
 
 @dataclass(frozen=True)
@@ -34,33 +33,6 @@ class Loaded:
 
     pages: tuple[int, ...]
     targets: frozenset[str]
-
-
-@dataclass
-class Route:
-    """Pages and coefficients of each row of a batch, gathered once for all its steps.
-
-    Where every row has the same, there is one entry for all, and one product.
-    """
-
-    ids: Tensor  # (b, w) or (1, w): page of each place; 0 where a row has fewer
-    coefficients: Tensor  # (b, w * RANKS) or (1, w * RANKS)
-    bank: PageBank | None
-    targets: frozenset[str]
-    _gathered: dict[Where, tuple[Tensor, Tensor]] = field(default_factory=dict)
-
-    def add(self, y: Tensor, x: Tensor, layer: int, target: str) -> Tensor:
-        """y (b, t, out) plus each row's own update of x (b, t, in). A batch of base rows does nothing."""
-        if target not in self.targets or self.bank is None:
-            return y
-        if (layer, target) not in self._gathered:
-            self._gathered[layer, target] = self.bank.gather(self.ids, layer, target)
-        a, b = self._gathered[layer, target]  # (b, w * RANKS, in), (b, w * RANKS, out)
-        if len(self.ids) == 1:
-            hidden = (x.flatten(0, 1) @ a[0].T) * self.coefficients
-            return torch.addmm(y.flatten(0, 1), hidden, b[0]).view_as(y)
-        hidden = torch.bmm(x, a.transpose(1, 2)) * self.coefficients[:, None]
-        return torch.baddbmm(y, hidden, b)
 
 
 class PageBank:
@@ -156,7 +128,7 @@ class PageBank:
             for j, (page, weight) in enumerate(row):
                 ids[i, j], coefficients[i, j] = page, weight
         targets = frozenset(t for row in rows for loaded, _ in row for t in loaded.targets)
-        return Route(ids, coefficients.repeat_interleave(RANKS, 1), self, targets)
+        return Route(ids, coefficients.repeat_interleave(RANKS, 1), self.gather, targets)
 
     def gather(self, ids: Tensor, layer: int, target: str) -> tuple[Tensor, Tensor]:
         return self._a[layer, target][ids].flatten(1, 2), self._b[layer, target][ids].flatten(1, 2)

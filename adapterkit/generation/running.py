@@ -15,8 +15,9 @@ from torch import Tensor
 from adapterkit.generation.cache import Cache
 from adapterkit.generation.drawing import drawn
 from adapterkit.generation.gpt2 import GPT2
-from adapterkit.generation.pages import PageBank, Route
+from adapterkit.generation.pages import PageBank
 from adapterkit.generation.requests import Ticket
+from adapterkit.generation.route import Route
 
 
 class Running:
