@@ -11,10 +11,12 @@ became free, and nothing is gathered step by step.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+Put = Callable[[int, Tensor], object]
 BUCKET = 64  # positions are made in steps of this many, so that shapes repeat
 
 
@@ -65,14 +67,31 @@ class Cache:
         """Zero a row; after numbers that are not finite it must be, as 0 x NaN is NaN behind any mask."""
         self.kv[:, :, row].zero_()
 
-    def put(self, layer: int, rows: Tensor, positions: Tensor, kv: Tensor) -> None:
-        """Write n positions: rows (n,), positions (n,), kv (n, 2, h, d)."""
-        self.kv[layer][:, rows, :, positions] = kv
+    def writer(self, first: int, begins: Sequence[int], lengths: Sequence[int]) -> Put:
+        """What writes the next positions of rows first, first + 1, ...: layer, kv (b, t, 2, h, d).
 
-    def read(self, layer: int, rows: slice, n: int) -> tuple[Tensor, Tensor]:
-        """Keys and values (b, h, n, d) of some rows, not copied."""
-        k, v = self.kv[layer][:, rows, :, :n]
-        return k, v
+        Args:
+            begins: positions that each row has already.
+            lengths: how many of the t each row gets.
+        """
+        if len(set(begins)) == len(set(lengths)) == 1:
+            rows, positions = slice(first, first + len(begins)), slice(begins[0], begins[0] + lengths[0])
+            places = self.kv[:, :, rows, :, positions].unbind(0)  # views, and one copy a layer
+            return lambda layer, kv: places[layer].copy_(kv[:, : lengths[0]].permute(2, 0, 3, 1, 4))
+        device = self.kv.device
+        real = [(r, c) for r, n in enumerate(lengths) for c in range(n)]
+        row, column = torch.tensor(real, device=device).T
+        to = column + torch.tensor(begins, device=device)[row]
+
+        def put(layer: int, kv: Tensor) -> None:
+            self.kv[layer][:, first + row, :, to] = kv[row, column]
+
+        return put
+
+    def reader(self, first: int, rows: int, n: int) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values (b, h, n, d) of some rows, not copied, by layer."""
+        keys, values = self.kv[:, :, first : first + rows, :, :n].unbind(1)
+        return list(zip(keys.unbind(0), values.unbind(0), strict=True))
 
     def _bucket(self, length: int) -> int:
         return min(self._limit, math.ceil(length / BUCKET) * BUCKET)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import add
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 from adapterkit.errors import Unsupported
 from adapterkit.generation.cache import Cache
 from adapterkit.generation.route import Route
-from adapterkit.generation.weights import Matrix, Table, prepare, prepare8
+from adapterkit.generation.weights import Linear, Matrix, Table, prepare, prepare8
 
 TARGETS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 # (layer, queries (b, h, t, d), keys and values (b, t, 2, h, d)) -> (b, h, t, d)
@@ -91,7 +92,9 @@ class GPT2:
             self.shared = weight.to(device).float().mean(0).to(dtype)
             weight = weight.to(device).float() - self.shared.float()
         self.head = prepare(weight, None, device, dtype)
-        self.wte = Table(self.head.weight)
+        # oneDNN's order has no rows that could be looked up
+        rows = self.head.weight if isinstance(self.head, Linear) else weight.to(device, dtype)
+        self.wte = Table(rows)
 
     def _embed(self, ids: Tensor) -> Tensor:
         x = self.wte(ids)
@@ -145,42 +148,40 @@ class GPT2:
             Logits (b, v) after each row's last token.
         """
         (b, t), device = ids.shape, ids.device
-        within = torch.arange(t, device=device)
-        real = within < lengths[:, None]  # (b, t)
-        rows, columns = real.nonzero(as_tuple=True)
         begin = torch.zeros_like(lengths) if start is None else start
-        positions = begin[:, None] + within
-        to = positions[rows, columns]
-        n = int((begin + lengths).max())
-        place = slice(first, first + b)
-        mask = self._bias(positions, n) if start is not None else None
+        begins, many = begin.tolist(), lengths.tolist()
+        positions = begin[:, None] + torch.arange(t, device=device)
+        put = cache.writer(first, begins, many)
+        if start is not None:
+            n = max(map(add, begins, many))
+            mask, cached = self._bias(positions, n), cache.reader(first, b, n)
 
         def attend(layer: int, q: Tensor, kv: Tensor) -> Tensor:
-            cache.put(layer, first + rows, to, kv[rows, columns])
+            put(layer, kv)
             if start is None:
                 k, v = kv.permute(2, 0, 3, 1, 4)
                 return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-            k, v = cache.read(layer, place, n)
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+            return F.scaled_dot_product_attention(q, *cached[layer], attn_mask=mask)
 
         x = self._embed(ids) + self.wpe[positions.clamp(max=self.context - 1)]
         x = self._blocks(x, route, attend)
-        return self._logits(x[torch.arange(b, device=device), lengths - 1])
+        last = torch.arange(b, device=device) * t + lengths - 1
+        return self._logits(x[last])
 
     @torch.inference_mode()
     def step(self, ids: Tensor, positions: Tensor, cache: Cache, route: Route) -> Tensor:
         """One token more for rows 0..b-1: ids (b,), positions (b,); logits (b, v)."""
-        b = len(ids)
-        rows = torch.arange(b, device=ids.device)
-        n, least = int(positions.max()) + 1, int(positions.min()) + 1
-        mask = self._bias(positions[:, None], n) if least < n else None
+        at = positions.tolist()
+        n = max(at) + 1
+        mask = self._bias(positions[:, None], n) if min(at) + 1 < n else None
+        put, cached = cache.writer(0, at, [1] * len(at)), cache.reader(0, len(at), n)
 
         def attend(layer: int, q: Tensor, kv: Tensor) -> Tensor:
-            cache.put(layer, rows, positions, kv[:, 0])
-            return _one(q, *cache.read(layer, slice(0, b), n), mask)
+            put(layer, kv)
+            return _one(q, *cached[layer], mask)
 
         x = (self._embed(ids) + self.wpe[positions])[:, None]
-        return self._logits(self._blocks(x, route, attend)[:, 0])
+        return self._logits(self._blocks(x, route, attend))
 
     @torch.inference_mode()
     def logits(self, ids: Tensor, route: Route) -> Tensor:
@@ -191,7 +192,7 @@ class GPT2:
             return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
         x = self._embed(ids) + self.wpe[: ids.shape[1]]
-        return self._logits(self._blocks(x, route, attend).flatten(0, 1)).view(*ids.shape, -1)
+        return self._logits(self._blocks(x, route, attend)).view(*ids.shape, -1)
 
     def _bias(self, positions: Tensor, n: int) -> Tensor:
         """What is added to attention scores, once for all layers: (b, 1, t, n), 0 or -inf; positions (b, t)."""
@@ -200,20 +201,20 @@ class GPT2:
         return bias.masked_fill_(hidden, float("-inf"))[:, None]
 
     def _blocks(self, x: Tensor, route: Route, attend: Attend) -> Tensor:
-        b, t, e = x.shape
+        """The hidden states (b * t, e) behind the last norm, of embeddings x (b, t, e)."""
+        (b, t, e), size = x.shape, self.width // self.heads
+        x = x.view(b * t, e)
         for i, block in enumerate(self.blocks):
-            a = F.layer_norm(x, (e,), *block.ln_1, self.eps)
-            qkv = self._linear(a, i, "attn.c_attn", route).view(b, t, 3, self.heads, e // self.heads)
-            a = attend(i, qkv[:, :, 0].transpose(1, 2), qkv[:, :, 1:]).transpose(1, 2).reshape(b, t, e)
-            x = x + self._linear(a, i, "attn.c_proj", route)
-            m = F.layer_norm(x, (e,), *block.ln_2, self.eps)
-            m = F.gelu(self._linear(m, i, "mlp.c_fc", route), approximate="tanh")
-            x = x + self._linear(m, i, "mlp.c_proj", route)
-        return F.layer_norm(x, (e,), *self.ln_f, self.eps)
-
-    def _linear(self, x: Tensor, layer: int, target: str, route: Route) -> Tensor:
-        y = self.blocks[layer].linear[target](x.flatten(0, 1)).view(*x.shape[:2], -1)
-        return route.add(y, x, layer, target)
+            linear = block.linear
+            a = torch.layer_norm(x, (e,), *block.ln_1, self.eps)
+            qkv = route.add(linear["attn.c_attn"](a), a, i, "attn.c_attn")
+            q, kv = torch.split(qkv.view(b, t, 3, self.heads, size), [1, 2], 2)
+            a = attend(i, q[:, :, 0].transpose(1, 2), kv).transpose(1, 2).reshape(b * t, e)
+            x = route.add(linear["attn.c_proj"](a), a, i, "attn.c_proj").add_(x)
+            m = torch.layer_norm(x, (e,), *block.ln_2, self.eps)
+            h = F.gelu(route.add(linear["mlp.c_fc"](m), m, i, "mlp.c_fc"), approximate="tanh")
+            x = route.add(linear["mlp.c_proj"](h), h, i, "mlp.c_proj").add_(x)
+        return torch.layer_norm(x, (e,), *self.ln_f, self.eps)
 
     def _logits(self, x: Tensor) -> Tensor:
         """Logits (n, v) in float32 of hidden states (n, e)."""

@@ -77,7 +77,7 @@ def resident_digest(engine: Engine) -> str:
     for name, tensor in engine.model.named_tensors():
         plain = (
             tensor.to_dense() if tensor.is_mkldnn else tensor
-        )  # an 8-bit matrix lies in oneDNN's own order
+        )  # a matrix lies in oneDNN's own order
         flat = plain.detach().cpu().contiguous()
         digest.update(canonical_json([name, list(flat.shape), str(flat.dtype)]))
         digest.update(flat.view(torch.uint8).numpy().tobytes())

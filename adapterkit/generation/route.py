@@ -28,14 +28,26 @@ class Route:
     _gathered: dict[Where, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def add(self, y: Tensor, x: Tensor, layer: int, target: str) -> Tensor:
-        """y (b, t, out) plus each row's own update of x (b, t, in). A batch of base rows does nothing."""
+        """y plus each row's own update of x; a batch of base rows does nothing.
+
+        Args:
+            y: (b, t, out) or (b * t, out); may be changed.
+            x: (b, t, in) or (b * t, in).
+        """
         if target not in self.targets or self.gather is None:
             return y
         if (layer, target) not in self._gathered:
-            self._gathered[layer, target] = self.gather(self.ids, layer, target)
-        a, b = self._gathered[layer, target]  # (b, w * RANKS, in), (b, w * RANKS, out)
+            self._gathered[layer, target] = self._updates(layer, target)
+        a, b = self._gathered[layer, target]
         if len(self.ids) == 1:
-            hidden = (x.flatten(0, 1) @ a[0].T) * self.coefficients
-            return torch.addmm(y.flatten(0, 1), hidden, b[0]).view_as(y)
-        hidden = torch.bmm(x, a.transpose(1, 2)) * self.coefficients[:, None]
-        return torch.baddbmm(y, hidden, b)
+            flat = y.view(-1, y.shape[-1])
+            return flat.addmm_(x.reshape(-1, x.shape[-1]) @ a[0], b[0]).view_as(y)
+        rows = y.view(len(self.ids), -1, y.shape[-1])
+        hidden = torch.bmm(x.reshape(len(self.ids), -1, x.shape[-1]), a)
+        return rows.baddbmm_(hidden, b).view_as(y)
+
+    def _updates(self, layer: int, target: str) -> tuple[Tensor, Tensor]:
+        """A^T (b, in, w * RANKS) and coefficients times B (b, w * RANKS, out)."""
+        assert self.gather is not None
+        a, b = self.gather(self.ids, layer, target)
+        return a.transpose(1, 2), b.mul_(self.coefficients[..., None])
