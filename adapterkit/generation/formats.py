@@ -1,9 +1,10 @@
-"""In which format a base writes: ``quantize`` auto, none or 8bit, and the line that says so.
+"""In which format a base writes: ``quantize`` auto, none, 8bit or 4bit, and the line that says so.
 
 ``auto`` on a CPU is 8-bit where two facts of the machine hold, measured once
 and kept in the cache folder: it is faster, with one row and with sixteen, and
 it reads a text as float32 does. A base that fits into the processor's cache
 gains nothing and stays as it is. The moment's load never decides.
+On a GPU ``auto`` takes bits away only where the base would not fit; see ``room``.
 """
 
 from __future__ import annotations
@@ -27,22 +28,26 @@ from adapterkit.files import canonical_json, sha256_bytes, write_whole
 from adapterkit.generation.gpt2 import GPT2
 from adapterkit.generation.load import read_tensors
 from adapterkit.generation.pages import PageBank
+from adapterkit.generation.room import CHOICES, bits_on_gpu, say_on_gpu, weight_bytes
 from adapterkit.generation.weights import Matrix, has_byte_products, prepare, prepare8
 from adapterkit.model import device as devices
-from adapterkit.model import measure
+from adapterkit.model import measure, nf4
 from adapterkit.model.base import Base, locate
 from adapterkit.model.device import Device
+from adapterkit.model.quantize import free_memory
 from adapterkit.model.tokenizer import Tokenizer
 
-QUANTIZE = ("auto", "none", "8bit")
+QUANTIZE = ("auto", "none", "8bit", "4bit")
 LEAST = 1.2  # times faster with one row, from which auto is 8-bit; with sixteen it must not be slower
 WORST = 1.01  # times the perplexity
 LARGE = 100_000_000  # bytes of float32 weights, from which they are read from memory at every step
 SHAPES = ((768, 2304), (768, 768), (768, 3072), (3072, 768)) * 3 + (
     (768, 16_384),
 )  # GPT-2's, a part of its head
-SECONDS, ROUNDS, ROWS = 0.8, 25, (1, 16)
-TEXT = 2_000  # characters of each built-in text
+KEPT = 2  # how weights are kept and multiplied: other numbers were measured for other ways
+SECONDS, ROUNDS, ROWS = 0.3, 25, (1, 16)
+LEAST_ROUNDS = 8  # beside other programs most of them are slow; the least needs some that are not
+TEXT = 1_000  # characters of each built-in text
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class Format:
     """``device`` and ``bits`` are what ``adapterkit.generation.load.engine`` takes."""
 
     device: Device
-    bits: int  # 0 or 8
+    bits: int  # 0, 8 or 4
     said: str  # what was chosen and why, a line
 
 
@@ -73,22 +78,43 @@ def choose(base: Base, device: str = "auto", precision: str = "auto", quantize: 
 
     Args:
         device, precision: see ``adapterkit.model.device``; a precision that is
-            named is never made 8-bit by ``auto``.
+            named is never made 8-bit by ``auto`` on a CPU. On a GPU it is the format
+            that 8 and 4 bits are computed with.
 
     Raises:
-        Unsupported: 8bit on a GPU or with another precision than fp32, and what ``device.choose`` refuses.
+        Unsupported: on a CPU 4bit, or 8bit with another precision than fp32; 4bit without
+            bitsandbytes; and what ``device.choose`` refuses.
     """
     if quantize not in QUANTIZE:
-        raise Unsupported(f"quantize {quantize!r} is not known; there are auto, none and 8bit.")
+        known = f"{', '.join(QUANTIZE[:-1])} and {QUANTIZE[-1]}"
+        raise Unsupported(f"quantize {quantize!r} is not known; there are {known}.")
     place = devices.choose(device, precision)
-    on_cpu = place.place.type == "cpu"
-    if quantize == "8bit":
-        _check(place, precision)
+    if place.place.type == "cpu":
+        return _on_cpu(base, place, precision, quantize)
+    return on_gpu(base, place, quantize, free_memory(place.place))
+
+
+def _on_cpu(base: Base, place: Device, precision: str, quantize: str) -> Format:
+    if quantize in ("8bit", "4bit"):
+        _check(quantize, precision)
         return Format(place, 8, f"{place.said} Weights in 8 bits.")
-    if quantize == "none" or not on_cpu or precision != "auto" or _float_bytes(base) < LARGE:
+    if quantize == "none" or precision != "auto" or _float_bytes(base) < LARGE:
         return Format(place, 0, place.said)
     known = facts(torch.get_num_threads())
     return Format(place, 8 * known.is_better, f"{place.said} {_say(known)}")
+
+
+def on_gpu(base: Base, place: Device, quantize: str, free: int | None) -> Format:
+    """The same for a GPU of which so many bytes are free.
+
+    Raises:
+        Unsupported: 4 bits without bitsandbytes.
+    """
+    sizes = {bits: weight_bytes(base, place.precision, bits) for bits in CHOICES}
+    bits = bits_on_gpu(quantize, sizes, free)
+    if bits == 4:
+        nf4.require(bits)
+    return Format(place, bits, f"{place.said} {say_on_gpu(bits, quantize, sizes, free, place.precision)}")
 
 
 def facts(threads: int) -> Facts:
@@ -110,16 +136,18 @@ def remember(found: Facts, threads: int) -> None:
 
 
 def _store(threads: int) -> Path:
-    key = sha256_bytes(canonical_json({**measure.machine(threads), "bytes": has_byte_products()}))
+    facts = {**measure.machine(threads), "bytes": has_byte_products(), "kept": KEPT}
+    key = sha256_bytes(canonical_json(facts))
     return cache_folder() / "machine" / f"8bit-{key[:32]}.json"
 
 
-def _check(place: Device, precision: str) -> None:
-    if place.place.type != "cpu":
-        raise Unsupported("8-bit weights are for a CPU; on a GPU write in fp16.", hint="--quantize none")
+def _check(quantize: str, precision: str) -> None:
+    if quantize == "4bit":
+        raise Unsupported("4-bit needs CUDA, this is cpu.", hint="--quantize 8bit, or leave --quantize out")
     if precision not in ("auto", "fp32"):
         raise Unsupported(
-            f"8-bit weights are computed with in fp32, not {precision}.", hint="leave --precision out"
+            f"8-bit weights are computed with in fp32 on a CPU, not {precision}.",
+            hint="leave --precision out",
         )
 
 
@@ -157,7 +185,7 @@ def _speedups() -> tuple[float, float]:
                     pair[side](inputs[n, i])
                 if turn:  # the first product of a shape also makes its kernel
                     least[side] = min(least[side], time.perf_counter() - at)
-            if turn >= 2 and time.perf_counter() - begun > SECONDS:
+            if turn >= LEAST_ROUNDS and time.perf_counter() - begun > SECONDS:
                 break
         found.append(round(least[0] / least[1], 2))
     one, many = found

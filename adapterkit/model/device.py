@@ -35,7 +35,7 @@ def choose(device: str = "auto", precision: str = "auto", *, training: bool = Fa
             faster; text is written in fp32 unless asked.
 
     Raises:
-        Unsupported: a device that is not there, fp16 on a CPU, bf16 on a GPU without it.
+        Unsupported: a device that is not known or not there, fp16 on a CPU, bf16 on a GPU without it.
     """
     place = _place(device)
     on_cuda = place.type == "cuda"
@@ -53,14 +53,34 @@ def choose(device: str = "auto", precision: str = "auto", *, training: bool = Fa
 def _place(device: str) -> torch.device:
     cuda = torch.cuda.is_available()
     name = ("cuda" if cuda else "cpu") if device == "auto" else device
-    if name.split(":")[0] not in ("cpu", "cuda"):
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (":" in name and not (kind == "cuda" and number.isdecimal())):
         raise Unsupported(f"device {device!r} is not known; there are auto, cpu, cuda and cuda:N.")
-    if name.startswith("cuda") and not cuda:
+    if kind == "cpu":
+        return torch.device("cpu")
+    if not cuda:
         raise Unsupported(
             "there is no CUDA GPU here, or this torch was built without CUDA.",
             hint="--device cpu; in a notebook: Runtime > Change runtime type > T4",
         )
-    return torch.device(name)
+    return torch.device(kind, index_of(number, torch.cuda.device_count(), torch.cuda.current_device()))
+
+
+def index_of(number: str, count: int, current: int) -> int:
+    """Which GPU ``cuda:number`` is; always a number, as each thread has a current GPU of its own.
+
+    Args:
+        number: what stands after the colon, "" for the current GPU of this thread.
+        count: how many there are.
+
+    Raises:
+        Unsupported: there are fewer.
+    """
+    index = int(number) if number else current
+    if index >= count:
+        there = "only cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+        raise Unsupported(f"there is no cuda:{index} here; there is {there}.", hint="--device cuda")
+    return index
 
 
 def _speedup(precision: str) -> float | None:

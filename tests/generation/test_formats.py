@@ -204,9 +204,12 @@ def test_an_8_bit_row_does_not_depend_on_its_neighbours() -> None:
     matrix, _ = weights.prepare8(torch.randn(96, 64), torch.randn(96))
     x = torch.randn(5, 64) * torch.tensor([[1e-6], [1.0], [1e6], [0.0], [float("nan")]])
     beside = matrix(x)
-    assert torch.equal(beside[1], matrix(x[1:2])[0])
-    assert torch.equal(beside[3], matrix(torch.zeros(1, 64))[0])
+    assert torch.equal(beside[1], matrix(x[1:3])[0])
+    torch.testing.assert_close(beside[1], matrix(x[1:2])[0], rtol=1e-6, atol=1e-5)  # sums in another order
+    torch.testing.assert_close(beside[3], matrix(torch.zeros(1, 64))[0], rtol=1e-6, atol=1e-5)
     assert not torch.isfinite(beside[4]).any()
+    assert not torch.isfinite(matrix(x[4:])).any()
+    assert not torch.isfinite(matrix(torch.full((1, 64), float("inf")))).any()
 
 
 def test_8_bits_take_the_memory_they_are_said_to(embedded: Base) -> None:
@@ -266,13 +269,20 @@ def test_what_is_asked_for_is_done_without_measuring(embedded: Base) -> None:
 
 
 def test_8_bits_are_refused_in_another_precision(embedded: Base) -> None:
-    with pytest.raises(Unsupported, match="fp32, not bf16"):
+    with pytest.raises(Unsupported, match="in fp32 on a CPU, not bf16"):
         choose(embedded, "cpu", "bf16", "8bit")
 
 
 def test_an_unknown_word_is_refused(embedded: Base) -> None:
-    with pytest.raises(Unsupported, match="'4bit' is not known; there are auto, none and 8bit"):
-        choose(embedded, "cpu", quantize="4bit")
+    with pytest.raises(Unsupported, match="'2bit' is not known; there are auto, none, 8bit and 4bit"):
+        choose(embedded, "cpu", quantize="2bit")
+
+
+@pytest.mark.parametrize("precision", ["auto", "fp32", "bf16"])
+def test_4_bits_on_a_cpu_are_refused(precision: str, embedded: Base) -> None:
+    with pytest.raises(Unsupported, match="4-bit needs CUDA, this is cpu") as told:
+        choose(embedded, "cpu", precision, "4bit")
+    assert "--quantize 8bit" in told.value.hint
 
 
 def test_facts_are_measured_once_and_kept(embedded: Base) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from adapterkit.errors import Unsupported
 from adapterkit.model import measure
-from adapterkit.model.device import choose
+from adapterkit.model.device import choose, index_of
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="shows what a machine without CUDA answers")
 
@@ -68,14 +68,35 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
         choose("cuda:1")
 
 
-def test_an_unknown_device_is_refused() -> None:
-    with pytest.raises(Unsupported, match="device 'tpu' is not known"):
-        choose("tpu")
+@pytest.mark.parametrize("name", ["tpu", "cuda:first", "cuda:", "cuda:-1", "cpu:0", "cudas"])
+def test_an_unknown_device_is_refused(name: str) -> None:
+    with pytest.raises(Unsupported, match=f"device '{name}' is not known"):
+        choose(name)
+
+
+@pytest.mark.parametrize(("number", "index"), [("", 1), ("0", 0), ("2", 2)])
+def test_a_gpu_is_always_a_number(number: str, index: int) -> None:
+    """Each thread has a current GPU of its own, and the engine's is another than its caller's."""
+    assert index_of(number, 3, 1) == index
+
+
+@pytest.mark.parametrize(("count", "there"), [(1, "only cuda:0"), (4, "cuda:0 to cuda:3")])
+def test_a_gpu_beyond_those_there_is_refused(count: int, there: str) -> None:
+    with pytest.raises(Unsupported, match=f"there is no cuda:7 here; there is {there}"):
+        index_of("7", count, 0)
 
 
 @pytest.mark.gpu
 def test_a_gpu_computes_in_fp16_unless_asked() -> None:
     assert choose(training=True).precision == "fp16"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["auto", "cuda", "cuda:0"])
+def test_the_gpu_that_was_chosen_has_a_number(name: str) -> None:
+    assert choose(name).place == torch.device("cuda", 0)
+    with pytest.raises(Unsupported, match="there is no cuda:99 here"):
+        choose("cuda:99")
 
 
 @pytest.mark.gpu
