@@ -41,8 +41,7 @@ def full_engine(version: Version, device: Device, *, bits: int = 0) -> Engine:
     """
     config = full.read_config(version)
     tensors = {
-        name: as_tensor(dtype, shape, data).to(device.place, device.dtype)
-        for name, dtype, shape, data in full.read_tensors(version, config)
+        name: as_tensor(dtype, shape, data) for name, dtype, shape, data in full.read_tensors(version, config)
     }
     return _engine(Base(version.ref, version.path, checked=config), tensors, device, bits)
 
@@ -75,9 +74,7 @@ def resident_digest(engine: Engine) -> str:
     """sha256 over the weights of a base as they are in memory: the same before and after any adapter."""
     digest = hashlib.sha256()
     for name, tensor in engine.model.named_tensors():
-        plain = (
-            tensor.to_dense() if tensor.is_mkldnn else tensor
-        )  # a matrix lies in oneDNN's own order
+        plain = tensor.to_dense() if tensor.is_mkldnn else tensor  # a matrix lies in oneDNN's own order
         flat = plain.detach().cpu().contiguous()
         digest.update(canonical_json([name, list(flat.shape), str(flat.dtype)]))
         digest.update(flat.view(torch.uint8).numpy().tobytes())

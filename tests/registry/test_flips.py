@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import adapterkit as ak
+from adapterkit.generation.resident import Resident
 from adapterkit.model.base import locate
 from adapterkit.registry.store import Registry
 from tests.versions import _metrics, manifest_of, publish
@@ -46,7 +47,8 @@ def base(tiny_base: Path, shelf: Registry) -> ak.Generator:
 def generate(base: ak.Generator, ref: str) -> str:
     """One token by a registry and a generator that know nothing yet but the base."""
     gen = ak.Generator(base.base.folder, registry=Registry(base.registry.path), device="cpu")
-    gen._writers.base, gen._writers._engine = base.base, base._writers._engine
+    engine, loaded = base._writers._served
+    gen._writers.base, gen._writers._served = base.base, (engine, Resident(engine.bank, loaded.budget))
     return gen("The", ref, max_new_tokens=1, temperature=0).text
 
 
