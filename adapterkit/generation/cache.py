@@ -63,6 +63,14 @@ class Cache:
         """Copy the first ``used`` positions of a row onto another row."""
         self.kv[:, :, target, :, :used] = self.kv[:, :, source, :, :used]
 
+    def copy(self, other: Cache, row: int, used: int) -> None:
+        """The first ``used`` positions of another cache's only row into a row of this one."""
+        self.kv[:, :, row, :, :used] = other.kv[:, :, 0, :, :used]
+
+    def taken(self, row: int, used: int) -> Tensor:
+        """A copy of the first ``used`` positions of a row: (layers, 2, h, used, d)."""
+        return self.kv[:, :, row, :, :used].clone()
+
     def clear(self, row: int) -> None:
         """Zero a row; after numbers that are not finite it must be, as 0 x NaN is NaN behind any mask."""
         self.kv[:, :, row].zero_()
@@ -82,9 +90,10 @@ class Cache:
         real = [(r, c) for r, n in enumerate(lengths) for c in range(n)]
         row, column = torch.tensor(real, device=device).T
         to = column + torch.tensor(begins, device=device)[row]
+        place, is_step = row + first, len(real) == len(lengths)
 
         def put(layer: int, kv: Tensor) -> None:
-            self.kv[layer][:, first + row, :, to] = kv[row, column]
+            self.kv[layer][:, place, :, to] = kv[:, 0] if is_step else kv[row, column]
 
         return put
 

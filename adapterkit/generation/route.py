@@ -46,6 +46,45 @@ class Route:
         hidden = torch.bmm(x.reshape(len(self.ids), -1, x.shape[-1]), a)
         return rows.baddbmm_(hidden, b).view_as(y)
 
+    # --- rows that come and go, see ``routes`` ---
+
+    def gather_all(self, layers: int) -> None:
+        """Copy what all rows need."""
+        for layer in range(layers):
+            for target in self.targets:
+                self._gathered[layer, target] = self._updates(layer, target)
+
+    def fits(self, whole: Route) -> bool:
+        """Whether these rows can be put into places of another route."""
+        return self.ids.shape[1] <= whole.ids.shape[1] and self.targets <= whole.targets
+
+    def fills(self, whole: Route) -> bool:
+        """Whether the places of another route are not much too many, too wide, or for more targets."""
+        is_wide = whole.ids.shape[1] >= 2 * self.ids.shape[1] > 0
+        return not is_wide and whole.targets == self.targets and len(whole.ids) < 4 * len(self.ids)
+
+    def put(self, first: int, rows: Route) -> None:
+        """Write rows that fit into the places from ``first`` on."""
+        n, ranks = len(rows.ids), rows.coefficients.shape[1]
+        for (layer, target), (a, b) in self._gathered.items():
+            a[first : first + n] = 0
+            b[first : first + n] = 0
+            if target in rows.targets:
+                new_a, new_b = rows._updates(layer, target)
+                a[first : first + n, :, :ranks] = new_a
+                b[first : first + n, :ranks] = new_b
+
+    def move(self, source: int, target: int) -> None:
+        """Copy a row onto another."""
+        for a, b in self._gathered.values():
+            a[target] = a[source]
+            b[target] = b[source]
+
+    def first(self, n: int) -> Route:
+        """The first rows, not copied."""
+        gathered = {where: (a[:n], b[:n]) for where, (a, b) in self._gathered.items()}
+        return Route(self.ids[:n], self.coefficients[:n], self.gather, self.targets, gathered)
+
     def _updates(self, layer: int, target: str) -> tuple[Tensor, Tensor]:
         """A^T (b, in, w * RANKS) and coefficients times B (b, w * RANKS, out)."""
         assert self.gather is not None

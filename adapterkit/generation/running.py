@@ -1,8 +1,10 @@
 """The requests that advance together, one token a step.
 
-They are compact: request i has row i of the cache and of the route. One that
+They are compact: request i has row i of the cache and of the routes. One that
 is done gives its place to the last, so no step ever copies the cache to pick
-rows out of it. Only the engine's thread comes here.
+rows out of it. A long prompt is read in pieces between the steps of the others,
+in a cache of its own, and comes to a row when all of it is read. Only the
+engine's thread comes here.
 """
 
 from __future__ import annotations
@@ -15,72 +17,131 @@ from torch import Tensor
 from adapterkit.generation.cache import Cache
 from adapterkit.generation.drawing import drawn
 from adapterkit.generation.gpt2 import GPT2
+from adapterkit.generation.logprobs import scored
 from adapterkit.generation.pages import PageBank
+from adapterkit.generation.prefixes import Prefix, Prefixes
+from adapterkit.generation.reading import PIECE, Reading
 from adapterkit.generation.requests import Ticket
-from adapterkit.generation.route import Route
+from adapterkit.generation.routes import Routes
 
 
 class Running:
-    """Requests with their cache and their route.
+    """Requests with their cache and their routes.
 
     Args:
-        model, bank: of one engine.
+        model, bank, prefixes, piece: of one engine.
     """
 
-    def __init__(self, model: GPT2, bank: PageBank) -> None:
-        self._model, self._bank = model, bank
-        self.tickets: list[Ticket] = []
+    def __init__(self, model: GPT2, bank: PageBank, prefixes: Prefixes, piece: int = PIECE) -> None:
+        self._piece = piece
+        self._model, self._bank, self._prefixes = model, bank, prefixes
+        self._writing: list[Ticket] = []  # those with a row
+        self._reading: list[Reading] = []
+        self._routes = Routes(bank)
         self._cache: Cache | None = None
-        self._route: Route | None = None  # None: to be gathered anew
+
+    @property
+    def tickets(self) -> list[Ticket]:
+        return [*self._writing, *(r.ticket for r in self._reading)]
 
     def admit(self, new: Sequence[Ticket]) -> None:
-        """Read the prompts of new requests in one pass and draw the first token of each."""
-        first = len(self.tickets)
-        self.tickets += new
-        self._route = None
-        cache = self._room()
-        device = self._bank.device
-        longest = max(len(t.ids) for t in new)
-        ids = torch.tensor([t.ids + [0] * (longest - len(t.ids)) for t in new], device=device)
-        lengths = torch.tensor([len(t.ids) for t in new], device=device)
-        route = self._bank.route([t.request.parts for t in new])
-        self._draw(new, self._model.prefill(ids, lengths, cache, route, first=first))
+        """Read the prompts of new requests, in one pass, and draw the first token of each; long ones only begin."""
+        short = []
+        for ticket in new:
+            reads = ticket.request.reads
+            n, prefix = self._prefixes.find(ticket.request.parts if reads is None else reads, ticket.ids)
+            ticket.written.kept_tokens = n
+            if prefix is not None or len(ticket.ids) > self._piece:
+                self._reading.append(Reading(self._model, self._bank, ticket, prefix, n))
+            else:
+                short.append(ticket)
+        if short:
+            longest = max(len(t.ids) for t in short)
+            ids = [t.ids + [0] * (longest - len(t.ids)) for t in short]
+            route = self._bank.route([t.request.parts for t in short])
+            cache, first = self._join(short)
+            device = self._bank.device
+            lengths = torch.tensor([len(t.ids) for t in short], device=device)
+            given = torch.tensor(ids, device=device)
+            self._draw(short, self._model.prefill(given, lengths, cache, route, first=first))
 
     def step(self) -> None:
-        """One token more for every request."""
-        device, tickets = self._bank.device, self.tickets
-        if self._route is None:
-            self._route = self._bank.route([t.request.parts for t in tickets])
-        last = torch.tensor([t.ids[-1] for t in tickets], device=device)
-        positions = torch.tensor([len(t.ids) - 1 for t in tickets], device=device)
-        self._draw(tickets, self._model.step(last, positions, self._room(), self._route))
+        """One token more for every request that writes, and a piece more of a prompt."""
+        if tickets := list(self._writing):
+            device = self._bank.device
+            last = torch.tensor([t.ids[-1] for t in tickets], device=device)
+            positions = torch.tensor([len(t.ids) - 1 for t in tickets], device=device)
+            self._draw(tickets, self._model.step(last, positions, self._room(), self._routes.route()))
+        self._read()
 
     def settle(self) -> list[Ticket]:
         """Take those that are done out; they are returned."""
         done = [t for t in self.tickets if t.is_done]
-        for ticket in reversed(done):  # from the end, so that those that never got a row are not moved
-            self._take_out(self.tickets.index(ticket))
-        if done:
-            self._route = None
-        if not self.tickets:
-            self._cache = None  # nothing is kept for nobody
+        self._reading = [r for r in self._reading if not r.ticket.is_done]
+        for place in reversed(range(len(self._writing))):  # from the end: the last one may be done too
+            if self._writing[place].is_done:
+                self._take_out(place)
+        if not self._writing:
+            self._cache, self._routes = None, Routes(self._bank)  # nothing is kept for nobody
         return done
 
+    # --- prompts ---
+
+    def _read(self) -> None:
+        """Pieces of the prompts that came first, as many tokens as those who write can wait for."""
+        left = self._piece if self._writing else self._model.context
+        while self._reading and left > 0:
+            reading = self._reading[0]
+            if reason := reading.ticket.ending:
+                reading.ticket.finish(reason)
+            if reading.ticket.is_done:
+                self._reading.pop(0)
+                continue
+            try:
+                left -= reading.piece(left)
+                if reading.logits is not None:
+                    self._reading.pop(0)
+                    self._write(reading)
+            except Exception as e:  # such as no memory: of this one only
+                reading.ticket.fail(e)
+
+    def _write(self, reading: Reading) -> None:
+        """A prompt that was read comes to a row."""
+        ticket, logits = reading.ticket, reading.logits
+        assert logits is not None
+        cache, row = self._join([ticket])
+        cache.copy(reading.cache, row, len(ticket.ids))
+        self._draw([ticket], logits)
+
+    # --- rows ---
+
+    def _join(self, new: Sequence[Ticket]) -> tuple[Cache, int]:
+        """Rows for new requests behind the last; the first of them."""
+        first = len(self._writing)
+        self._writing += new
+        self._routes.join([t.request.parts for t in new])
+        return self._room(), first
+
     def _take_out(self, place: int) -> None:
-        last, cache = len(self.tickets) - 1, self._cache
-        if cache is not None and place < cache.rows and self.tickets[place].written.finish_reason == "error":
-            cache.clear(place)  # 0 x NaN is NaN, for whoever comes to this row
+        ticket, last, cache = self._writing[place], len(self._writing) - 1, self._cache
+        if cache is not None and place < cache.rows:
+            if ticket.written.finish_reason == "error":
+                cache.clear(place)  # 0 x NaN is NaN, for whoever comes to this row
+            elif ticket.request.keeps is not None:
+                ids = tuple(ticket.ids[:-1])  # the last one was drawn, but not read
+                kept = Prefix(ids, cache.taken(place, len(ids)), ticket.written.prompt_tokens)
+                self._prefixes.keep(ticket.request.keeps, kept)
         if place != last:
             if cache is not None:
-                cache.move(last, place, len(self.tickets[last].ids))
-            self.tickets[place] = self.tickets[last]
-        self.tickets.pop()
+                cache.move(last, place, len(self._writing[last].ids))
+            self._writing[place] = self._writing[last]
+        self._writing.pop()
+        self._routes.leave(place)
 
     def _room(self) -> Cache:
-        rows = (
-            1 << (len(self.tickets) - 1).bit_length()
-        )  # doubled, or each one that joins would copy all of it
-        length = max(len(t.ids) for t in self.tickets) + 1
+        # doubled, or each one that joins would copy all of it
+        rows = 1 << (len(self._writing) - 1).bit_length()
+        length = max(len(t.ids) for t in self._writing) + 1
         if self._cache is None:
             self._cache = self._model.new_cache(rows, length)
         else:
@@ -91,14 +152,15 @@ class Running:
         """A token for each that goes on; those that were cancelled, or whose numbers broke, end here."""
         healthy = torch.isfinite(logits.sum(-1)).tolist()  # one pass: any inf or nan shows in the sum
         for ticket, is_healthy in zip(tickets, healthy, strict=True):
-            if ticket.is_cancelled:
-                ticket.finish("cancelled")
-            elif not is_healthy:
+            if not is_healthy:  # first, also of one that was cancelled: its row must be cleared
                 ticket.finish("error")
+            elif reason := ticket.ending:
+                ticket.finish(reason)
         places = [i for i, ticket in enumerate(tickets) if not ticket.is_done]
         if not places:
             return
         left = logits if len(places) == len(tickets) else logits[places]
         chosen = drawn(left, [tickets[i].turn for i in places])
-        for i, token in zip(places, chosen, strict=True):
-            tickets[i].take(token.token, token.margin)
+        scores = scored(left, [tickets[i].request.logprobs for i in places], [c.token for c in chosen])
+        for i, token, score in zip(places, chosen, scores, strict=True):
+            tickets[i].take(token.token, token.margin, score)

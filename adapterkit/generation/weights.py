@@ -11,7 +11,7 @@ CPU's byte products (VNNI, through oneDNN) sum them exactly::
     x = s (256 high + low)      high, low in -128..127, one s for each row
     y = s (256 high Q^T + low Q^T) * scale + bias         Q[out, in] int8
 
-A row's numbers do not depend on its neighbours. Where the CPU has no such
+A row's numbers do not depend on its neighbours, but for rounding. Where the CPU has no such
 products, torch's kernel for 8-bit weights takes bfloat16 activations.
 """
 
@@ -20,7 +20,6 @@ from __future__ import annotations
 from functools import cache
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,8 +27,12 @@ from torch import Tensor
 LEVELS = 127
 LARGEST = 32_639  # 256 * 127 + 127
 ZERO = 128  # of the bytes
+# Added to a float32 it rounds that to a whole number, whose bits are the last of the sum's; each byte gets its zero point.
+WHOLE = float(3 << 22) + ZERO * 257
 DIRECT = 6  # rows up to which torch's kernel is faster than widening the weights first (measured)
-FEW = 1 << 15  # numbers up to which numpy splits them into bytes faster than torch (measured)
+FEW = (
+    1 << 15
+)  # numbers up to which one strided copy splits them into bytes faster than two plain ones (measured)
 HINT = 1024  # rows that the order of 8-bit weights is made for: also the best for one
 TINY = torch.finfo(torch.float32).tiny
 
@@ -67,10 +70,18 @@ class Bytes(NamedTuple):
 
     def __call__(self, x: Tensor) -> Tensor:
         """x (n, in) -> (n, out), float32. A row that is not finite stays so."""
-        pieces, unit = _few(x) if x.numel() <= FEW else _many(x)
-        y = _product(pieces, self.packed, self.scale, self.zeros)
-        low, high = y.chunk(2)
+        if len(x) == 1:
+            return self._one(x)
+        unit = x.abs().amax(1, keepdim=True).mul_(1 / LARGEST).clamp_min_(TINY)
+        pieces = _split(torch.div(x, unit).add_(WHOLE))
+        low, high = _product(pieces, 1.0, self.packed, self.scale, self.zeros).chunk(2)
         return torch.addcmul(self.bias, low.add_(high, alpha=256), unit)
+
+    def _one(self, x: Tensor) -> Tensor:
+        """One row, whose unit is a number: with the fewest operations, each of which takes longer than its work."""
+        unit = max(x.abs().max().item() / LARGEST, TINY)
+        pieces = _split(torch.add(_whole(), x, alpha=1 / unit))
+        return torch.addmm(self.bias, _halves(), _product(pieces, unit, self.packed, self.scale, self.zeros))
 
 
 class Plain8(NamedTuple):
@@ -161,37 +172,34 @@ def _bytes(weight: Tensor, bias: Tensor, scale: Tensor) -> Bytes:
     return Bytes(packed, bias, scale, torch.zeros(len(scale), dtype=torch.int32))
 
 
-def _many(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x (n, in) as bytes (2n, in), the lower ones first, and the unit (n, 1) of each row."""
-    n, width = x.shape
-    unit = x.abs().amax(1, keepdim=True).mul_(1 / LARGEST).clamp_min_(TINY)
-    # + 128 for either byte, + 1/2 to round; what is cut off is the fraction
-    whole = torch.div(x, unit).add_(ZERO * 257 + 0.5).to(torch.int32)
+def _split(whole: Tensor) -> Tensor:
+    """Sums of numbers and ``WHOLE``, (n, in) float32, as bytes (2n, in), the lower ones first."""
+    n, width = whole.shape
+    if whole.numel() <= FEW:
+        return whole.view(torch.uint8).view(n, width, 4).permute(2, 0, 1)[:2].reshape(2 * n, width)
+    bits = whole.view(torch.int32)
     pieces = torch.empty(2 * n, width, dtype=torch.uint8)
-    pieces[:n].copy_(whole)  # the lower byte is what remains
-    pieces[n:].copy_(whole.bitwise_right_shift_(8))
-    return pieces, unit
+    pieces[:n].copy_(bits)  # the lower byte is what remains
+    pieces[n:].copy_(bits.bitwise_right_shift_(8))
+    return pieces
 
 
-def _few(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The same for a few rows, where it is the number of operations that takes time."""
-    numbers = x.numpy()
-    unit = np.abs(numbers).max(1, keepdims=True)
-    unit *= np.float32(1 / LARGEST)
-    np.maximum(unit, TINY, out=unit)
-    shifted = numbers / unit
-    shifted += np.float32(ZERO * 257 + 0.5)
-    with np.errstate(invalid="ignore"):  # a number that is not finite: its unit isn't either
-        whole = shifted.astype("<i4")
-    split = whole.view(np.uint8).reshape(*x.shape, 4)
-    pieces = np.empty((2, *x.shape), np.uint8)
-    pieces[0], pieces[1] = split[..., 0], split[..., 1]
-    return torch.from_numpy(pieces).view(-1, x.shape[1]), torch.from_numpy(unit)
+@cache
+def _whole() -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(WHOLE)
 
 
-def _product(x: Tensor, packed: Tensor, scale: Tensor, zeros: Tensor) -> Tensor:
-    """(x - ZERO) Q^T * scale in float32."""
+@cache
+def _halves() -> Tensor:
+    """(1, 2): adds the sums of lower bytes and 256 times those of upper ones."""
+    with torch.inference_mode(False):
+        return torch.tensor([[1.0, 256.0]])
+
+
+def _product(x: Tensor, unit: float, packed: Tensor, scale: Tensor, zeros: Tensor) -> Tensor:
+    """(x - ZERO) Q^T * unit * scale in float32."""
     made: Tensor = torch.ops.onednn.qlinear_pointwise.default(
-        x, 1.0, ZERO, packed, scale, zeros, None, 1.0, 0, torch.float32, "none", [], ""
+        x, unit, ZERO, packed, scale, zeros, None, 1.0, 0, torch.float32, "none", [], ""
     )
     return made
