@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from adapterkit.recipe import yaml12
 from adapterkit.registry.store import Registry
 
 if TYPE_CHECKING:
-    from adapterkit.generation.session import Session
+    from adapterkit.generation.session import Pieces, Session
 
 HELP = """\
   Enter alone        go on              /retry             the last passage again
@@ -54,7 +53,11 @@ def chat_verb(
     generator = Generator(
         its_base, registry=store, device=device, quantize=values["quantize"], force_base=force_base
     )
-    session = Session(generator, chosen, wrap=not raw, **settings(values, stop, seed))
+    told = settings(values, stop, seed)
+    asked = told.pop("overflow", None)  # of a prompt its beginning is left out, here it slides
+    session = Session(
+        generator, chosen, wrap=not raw, overflow="error" if asked == "error" else "slide", **told
+    )
     context = int(generator.base.context * WORDS_A_TOKEN)
     note(
         f"{session.adapter} on {generator.base.id}, {generator.device.place.type}. {_manner(session)} "
@@ -104,7 +107,6 @@ class Chat:
 
     def __init__(self, session: Session, store: Registry) -> None:
         self._session, self._store = session, store
-        self._passages: list[dict[str, Any]] = []
         self._forgot = False
         self._forced: set[str] = set()  # adapters on another base, told already
         self._length_is_asked = "max_new_tokens" in session.sampling
@@ -134,7 +136,7 @@ class Chat:
             # what is typed goes on in the same paragraph, after a space unless the text just began
             text = "" if _wraps(self._session) else self._session.text
             gap = " " if text and line and not text[-1].isspace() else ""
-            self._write(self._session.stream(gap + line, self._on_stream))
+            self._write(self._session.stream(gap + line))
             return
         word, _, rest = line[1:].strip().partition(" ")
         if word not in self._commands:
@@ -143,24 +145,15 @@ class Chat:
             )
         self._commands[word](rest.strip())
 
-    def _on_stream(self, stream: Any) -> None:
-        self._stream = stream
-
-    def _write(self, pieces: Iterator[str]) -> None:
-        text = ""
-        try:
+    def _write(self, pieces: Pieces) -> None:
+        with (
+            suppress(KeyboardInterrupt),
+            closing(pieces),
+        ):  # which ends the writing, of an interrupted one too
             for piece in pieces:
-                text += piece
                 click.echo(piece, nl=False)
-        except KeyboardInterrupt:
-            self._stream.close()
         click.echo()
         last = self._session.last
-        self._passages.append({
-            "text": text, "adapter": self._session.adapter, "seed": last.seed if last else None,
-            "digests": last.digests if last else (), "settings": dict(self._session.sampling),
-            "forced_base": bool(last and last.forced_base),
-        })  # fmt: skip
         if last is not None and last.forced_base and last.adapter not in self._forced:
             self._forced.add(last.adapter)
             note(f"{last.adapter} was made on another base; it writes on this one because of --force-base")
@@ -206,33 +199,24 @@ class Chat:
         click.echo(f" {key} is {wanted!r}")
 
     def _retry(self, rest: str) -> None:
-        if not self._passages:
+        if not self._session.passages:
             raise UsageProblem("there is no passage yet.", hint="write something first")
-        self._passages.pop()
-        self._write(self._session.retry(self._on_stream))
+        self._write(self._session.retry())
 
     def _undo(self, rest: str) -> None:
         said = self._session.undo()
-        if self._passages:
-            self._passages.pop()
         click.echo(f" took back {said!r} and what followed" if said else " took the last passage back")
 
     def _clear(self, rest: str) -> None:
         self._session.clear()
-        self._passages.clear()
         click.echo(" a new text")
 
     def _save(self, rest: str) -> None:
         if not rest:
             raise UsageProblem("/save needs a file.", hint="/save letter.txt")
-        path = Path(rest).expanduser()
-        path.write_text(self._session.text, encoding="utf-8")
-        path.with_suffix(".json").write_text(
-            json.dumps({"schema": 1, "passages": self._passages}, indent=2, ensure_ascii=False)
-        )
-        click.echo(
-            f" saved {path}, and {path.with_suffix('.json')} with adapter, seed and settings of each passage"
-        )
+        path, *beside = self._session.save(rest)
+        told = f", and {beside[0]}" if beside else ""
+        click.echo(f" saved {path}{told} with adapter, seed and settings of each passage")
 
 
 class _shown_errors:

@@ -14,7 +14,7 @@ import click
 from adapterkit.cli import many
 from adapterkit.cli.output import base_of, columns, common, emit, newest, note, table
 from adapterkit.cli.prose import Prose
-from adapterkit.cli.writing_flags import settings, writing_options
+from adapterkit.cli.writing_flags import beside, request_options, settings, writing_options
 from adapterkit.errors import AdapterKitError, NotFound, UsageProblem
 from adapterkit.refs import parse_adapter
 from adapterkit.registry.store import Registry
@@ -36,11 +36,12 @@ if TYPE_CHECKING:
     "--prompts", metavar="FILE", help="A text for each line, or each JSON line, of a file; with --out."
 )
 @click.option("--out", metavar="FILE.jsonl", help="Where the texts of --prompts go, a JSON line each.")
+@request_options
 @writing_options
 @common
 def generate_verb(
     words: tuple[str, ...], prompt: str | None, prompts: str | None, out: str | None, count: int, echo: bool,
-    raw: bool, stop: tuple[str, ...],
+    raw: bool, stop: tuple[str, ...], logprobs: int | None, timeout: float | None, num_beams: int | None,
     seed: int | None, device: str, base: str | None, force_base: bool, registry: str | None, as_json: bool, quiet: bool,
     **values: Any,
 ) -> None:  # fmt: skip
@@ -51,7 +52,11 @@ def generate_verb(
     a new document begins.
     """
     store = Registry(registry)
-    told = settings(values, stop, seed) | ({"raw": True} if raw else {})
+    told = settings(values, stop, seed) | beside(raw, echo, logprobs, timeout, as_json or out is not None)
+    if num_beams is not None and num_beams > 1:
+        if prompts is not None:
+            raise UsageProblem("--num-beams finds one text at a time.", hint="leave --prompts out")
+        told["num_beams"] = num_beams
     if prompts is not None or out is not None:
         _generate_many(
             store, words, prompts, out, told, base, device, force_base, values["quantize"], as_json, quiet
@@ -60,7 +65,7 @@ def generate_verb(
     adapter, text = _understand(words, prompt, store)
     _tell_form(store, adapter, text, quiet or as_json)
     generator = _generator(store, [adapter], base, device, force_base, values["quantize"])
-    if count == 1 and not as_json:
+    if count == 1 and not as_json and "num_beams" not in told:
         show_prompt = echo or (sys.stdout.isatty() and text)
         if show_prompt:
             click.echo(click.style(text, dim=sys.stdout.isatty()), nl=False)
@@ -191,6 +196,7 @@ def _footer(c: Completion) -> str:
     cut = {
         "length": ", cut there (--max-new-tokens)",
         "cancelled": ", stopped",
+        "timeout": ", time was up",
         "error": ", the numbers overflowed",
     }
     lost = (

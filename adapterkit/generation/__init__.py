@@ -1,1 +1,1 @@
-"""Writing with any number of adapters beside one base. Never imports peft or transformers."""
+"""Writing with any number of adapters beside one base. Never imports peft; transformers only in plain and beams."""

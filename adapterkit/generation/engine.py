@@ -11,47 +11,29 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections import deque
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import isfinite
 
 from adapterkit.errors import AdapterKitError, PromptTooLong
+from adapterkit.generation import logprobs
 from adapterkit.generation.gpt2 import GPT2
 from adapterkit.generation.pages import Loaded, PageBank
+from adapterkit.generation.prefixes import Prefixes
+from adapterkit.generation.reading import PIECE
 from adapterkit.generation.requests import Parts as Parts
 from adapterkit.generation.requests import Request as Request
 from adapterkit.generation.requests import Ticket, Written
 from adapterkit.generation.running import Running
 from adapterkit.generation.text import TextStream
+from adapterkit.generation.turns import InTurn as InTurn
+from adapterkit.generation.waiting import Waiting
 from adapterkit.model.tokenizer import Tokenizer
 from adapterkit.registry.strict import LoraFiles
 
 ROWS = 32  # requests that advance together; more wait
-PROMPTS = 4096  # tokens of prompts that are read between two steps, so that nobody waits long
 IDLE = 2.0  # seconds without work after which the thread ends
-
-
-class InTurn:
-    """A lock that is handed on in the order it was asked for: a plain one lets a busy thread take it again and again."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._line: deque[threading.Lock] = deque()
-
-    def __enter__(self) -> None:
-        mine = threading.Lock()
-        mine.acquire()
-        with self._guard:
-            self._line.append(mine)
-            is_first = len(self._line) == 1
-        if not is_first:
-            mine.acquire()  # released by whoever was before
-
-    def __exit__(self, *_: object) -> None:
-        with self._guard:
-            self._line.popleft()
-            if self._line:
-                self._line[0].release()
 
 
 def _guarded(work: Callable[[], None], tickets: Sequence[Ticket]) -> None:
@@ -69,14 +51,27 @@ class Engine:
 
     Args:
         rows: requests that advance together at most.
+        piece: tokens of a long prompt that are read between two steps of others.
+        prefixes: the beginnings of texts that are kept; by default as many as 256 MB hold.
     """
 
-    def __init__(self, model: GPT2, tokenizer: Tokenizer, bank: PageBank, *, rows: int = ROWS) -> None:
+    def __init__(
+        self,
+        model: GPT2,
+        tokenizer: Tokenizer,
+        bank: PageBank,
+        *,
+        rows: int = ROWS,
+        piece: int = PIECE,
+        prefixes: Prefixes | None = None,
+    ) -> None:
         self.model, self.tokenizer, self.bank = model, tokenizer, bank
+        self.prefixes = Prefixes() if prefixes is None else prefixes
+        self._piece = piece
         self.lock = InTurn()  # one step, or one change of the bank, at a time
-        self._rows = rows
         self._changed = threading.Condition()  # guards what follows
-        self._waiting: deque[Ticket] = deque()
+        self._waiting = Waiting(rows)
+        self._joining: list[Ticket] = []  # that were taken from those that wait
         self._owner: threading.Thread | None = None
         self._is_closed = False
         self._process = os.getpid()
@@ -87,35 +82,49 @@ class Engine:
         return ids if raw and ids else [self.tokenizer.end, *ids]
 
     def load(self, files: LoraFiles) -> Loaded:
-        """Put an adapter into pages, between two steps."""
-        with self.lock:
-            return self.bank.load(files)
+        """Put an adapter into pages; no step waits for it, as none reads pages that no request has."""
+        return self.bank.load(files)
 
     def unload(self, loaded: Loaded) -> None:
         """Give an adapter's pages back, as soon as no request needs them."""
-        with self.lock:
-            self.bank.unload(loaded)
+        self.bank.unload(loaded)
 
-    def submit(self, requests: Sequence[Request]) -> list[Ticket]:
+    def submit(self, requests: Sequence[Request], *, max_waiting: int | None = None) -> list[Ticket]:
         """Enqueue requests; those of one call begin together where there is room.
 
+        Args:
+            max_waiting: refuse them when so many wait already; a call is let in whole or not at all.
+
         Raises:
-            PromptTooLong: nothing is enqueued then.
+            PromptTooLong, Overloaded: nothing is enqueued then.
             AdapterKitError: the engine is closed.
         """
+        self._waiting.check(max_waiting)  # before the work of encoding
         tickets = [self._ticket(r) for r in requests]
         with self._changed:
             if self._is_closed:
                 raise AdapterKitError("this generator is closed.", hint="make another one")
-            for ticket in tickets:
-                self.bank.pin(loaded for loaded, _ in ticket.request.parts)
-            self._waiting += tickets
+            self._waiting.check(max_waiting)
             if self._owner is None:
-                self._owner = threading.Thread(target=self._own, name="adapterkit-engine", daemon=True)
-                atexit.register(self.close)  # a thread inside torch when the interpreter goes would abort it
-                self._owner.start()
+                self._begin()
+            self.bank.pin(loaded for ticket in tickets for loaded, _ in ticket.request.parts)
+            for ticket in tickets:
+                ticket.writer = self._owner
+            self._waiting.add(tickets)
             self._changed.notify_all()
         return tickets
+
+    def wait_for_room(self, max_waiting: int, deadline: float | None = None) -> None:
+        """Until fewer wait for a row than that.
+
+        Raises:
+            Overloaded: the deadline came first.
+        """
+        with self._changed:
+            while self._waiting.is_full(max_waiting):
+                if deadline is not None and time.perf_counter() >= deadline:
+                    self._waiting.check(max_waiting)
+                self._changed.wait(0.1)  # an interrupt, or the deadline, is seen between two waits
 
     def run(self, requests: Sequence[Request]) -> list[Written]:
         """All requests to their end; an interrupt ends them."""
@@ -140,55 +149,84 @@ class Engine:
 
     # --- the thread ---
 
+    def _begin(self) -> None:
+        owner = threading.Thread(target=self._own, name="adapterkit-engine", daemon=True)
+        owner.start()
+        self._owner = owner
+        atexit.register(self.close)  # a thread inside torch when the interpreter goes would abort it
+
     def _own(self) -> None:
-        running = Running(self.model, self.bank)
-        while True:
-            new = self._next(running)
-            if new is None:
-                return
-            with self.lock:
-                if running.tickets:
-                    _guarded(running.step, running.tickets)
-                if new:
-                    _guarded(partial(running.admit, new), new)
-            self._release(running.settle())
+        running = Running(self.model, self.bank, self.prefixes, self._piece)
+        try:
+            while self._turn(running):
+                pass
+        except BaseException as e:  # our bug, but nobody is to wait for ever because of it
+            with self._changed:
+                left = self._left(running)
+                self._retire()  # first, so that who is told of an end may ask for something
+            for ticket in left:
+                ticket.fail(e)
+            self._release(left)
+            raise
 
-    def _next(self, running: Running) -> list[Ticket] | None:
-        """Those that join now; None when the thread is to end."""
+    def _turn(self, running: Running) -> bool:
+        """One step, and those that join after it; False when the thread is to end."""
         with self._changed:
-            while not (running.tickets or self._waiting or self._is_closed):
-                if not self._changed.wait(IDLE) and not self._waiting:
-                    self._owner = None
-                    atexit.unregister(self.close)
-                    return None
-            if self._is_closed:
-                self._end(running)
-                return None
-            return self._admitted(len(running.tickets))
+            if not self._wait(running):
+                self._retire()
+                return False
+            is_closed = self._is_closed
+            gone = self._left(running) if is_closed else self._waiting.left()
+            self._joining = new = self._waiting.admitted(running.tickets)
+            self._changed.notify_all()  # there may be room now
+        for ticket in gone:  # outside the lock: who is told of an end may ask for something
+            ticket.finish(ticket.ending or "cancelled")
+        self._release(gone)
+        if is_closed:
+            with self._changed:
+                self._retire()
+            return False
+        with self.lock:
+            if running.tickets:
+                _guarded(running.step, running.tickets)
+            if ready := self._scored(new):
+                _guarded(partial(running.admit, ready), ready)
+        self._joining = []
+        self._release([*(t for t in new if t not in ready), *running.settle()])
+        return True
 
-    def _admitted(self, active: int) -> list[Ticket]:
-        new: list[Ticket] = []
-        tokens = 0
-        while self._waiting and active + len(new) < self._rows:
-            ticket = self._waiting[0]
-            if ticket.is_cancelled:
-                self._waiting.popleft().finish("cancelled")
-                self._release([ticket])
-                continue
-            tokens += len(ticket.ids)
-            if new and tokens > PROMPTS:
-                break
-            new.append(self._waiting.popleft())
-        return new
+    def _wait(self, running: Running) -> bool:
+        """Until there is something to do; False when there was nothing for a while."""
+        while not (running.tickets or self._waiting or self._is_closed):
+            self._waiting.admitted([])  # lets go of those that were the last
+            if not self._changed.wait(IDLE) and not (self._waiting or self._is_closed):
+                return False
+        return True
 
-    def _end(self, running: Running) -> None:
-        left = [*running.tickets, *self._waiting]
-        self._waiting.clear()
+    def _scored(self, new: list[Ticket]) -> list[Ticket]:
+        """Tell those that asked how likely their prompts are; those that are not done by that."""
+        for ticket in new:
+            if ticket.request.echo:
+                _guarded(partial(self._score, ticket), [ticket])
+        return [ticket for ticket in new if not ticket.is_done]
+
+    def _score(self, ticket: Ticket) -> None:
+        route = self.bank.route([ticket.request.parts])
+        scores = logprobs.of_prompt(self.model, ticket.ids, route, ticket.request.logprobs or 0)
+        if not all(isfinite(each.logprob or 0.0) for each in scores):
+            return ticket.finish("error")
+        ticket.written.scores = scores
+        return None
+
+    def _left(self, running: Running) -> list[Ticket]:
+        """All there are, each once, as the thread ends."""
+        left = [*running.tickets, *self._joining, *self._waiting.all()]
+        self._joining = []
+        return list({id(ticket): ticket for ticket in left}.values())
+
+    def _retire(self) -> None:
         self._owner = None
         atexit.unregister(self.close)
-        for ticket in left:
-            ticket.finish("cancelled")
-        self._release(left)
 
     def _release(self, tickets: Sequence[Ticket]) -> None:
         if tickets:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, overload
 
-from adapterkit.errors import Forked, UsageProblem
-from adapterkit.generation import formats, later
-from adapterkit.generation.requests import Overflow, Parts, Request, Ticket, Written
+from adapterkit.errors import Forked, Overloaded, UsageProblem
+from adapterkit.generation import formats, later, logprobs
+from adapterkit.generation.aside import aside
+from adapterkit.generation.asking import asked
+from adapterkit.generation.requests import Request, Ticket, Written
+from adapterkit.generation.resident import read_size
 from adapterkit.generation.results import Comparison, Completion, Stream, Usage
 from adapterkit.generation.sampling import Sampling
 from adapterkit.generation.writers import Adapter as Adapter
@@ -24,7 +26,11 @@ from adapterkit.registry.store import Registry
 from adapterkit.registry.version import Version
 
 if TYPE_CHECKING:
+    from adapterkit.generation.beams import Beams
     from adapterkit.generation.session import Session
+
+
+MAX_WAITING = 10_000
 
 
 class Generator:
@@ -35,13 +41,20 @@ class Generator:
         registry: a Registry, its folder, or None for the usual search.
         device: auto, cpu, cuda, cuda:N.
         precision: auto (fp16 on CUDA, fp32 on a CPU), fp32, bf16, fp16.
-        quantize: auto, none, 8bit; auto takes 8-bit weights on a CPU for a base of GPT-2's
+        quantize: auto, none, 8bit, 4bit (on a GPU); auto takes 8-bit weights on a CPU for a base of GPT-2's
             size where that was measured to be faster and to read a text as well.
         force_base: use adapters of another base of the same sizes too; what they
             write then says ``forced_base``.
+        adapter_memory: bytes that loaded adapters may take on the device, or ``"2GB"``; None is a
+            quarter of the memory that is free once the base is loaded, half of it on a GPU. Those
+            used longest ago leave, on a GPU into host memory (a quarter of what is free there), and
+            come back when they are named. What requests need stays, also beyond the budget.
+        max_waiting: requests that may wait for their turn; one more is refused
+            (``Overloaded``), a call that waits for its texts waits for room first.
 
     Raises:
         NotFound, BaseMismatch, Damaged: from the call that names the adapter.
+        OutOfMemory: likewise; it alone takes more than ``adapter_memory``.
     """
 
     def __init__(
@@ -53,12 +66,20 @@ class Generator:
         precision: str = "auto",
         quantize: str = "auto",
         force_base: bool = False,
+        adapter_memory: int | str | None = None,
+        max_waiting: int = MAX_WAITING,
     ) -> None:
+        if max_waiting < 0:
+            raise UsageProblem(
+                f"max_waiting is {max_waiting}; it must be 0 or more.", hint="max_waiting=1000"
+            )
         store = registry if isinstance(registry, Registry) else Registry(registry)
         found = locate(str(base))
-        form = formats.choose(found, device, precision, quantize)
-        self._writers = Writers(store, found, form, force_base=force_base)
+        form = aside(lambda: formats.choose(found, device, precision, quantize))
+        memory = None if adapter_memory is None else read_size(adapter_memory)
+        self._writers = Writers(store, found, form, force_base=force_base, memory=memory)
         self._process = os.getpid()
+        self._max_waiting = max_waiting
 
     @property
     def registry(self) -> Registry:
@@ -100,10 +121,22 @@ class Generator:
                 prompts also a list, one for each.
             sampling: temperature, top_k, top_p, repetition_penalty,
                 max_new_tokens, stop (a text or several), seed, raw (no start token),
-                overflow ("left" cuts the beginning of a prompt that is too long).
+                overflow ("left" cuts the beginning of a prompt that is too long),
+                timeout (seconds from now; what was written until then is the result),
+                logprobs (0 to 20: how likely each token was, with so many
+                alternatives), echo (the same of the prompt's tokens), num_beams (see below).
+
+        With ``num_beams`` of 2 or more a text is not drawn: it is the likeliest per token
+        of those that so many searches find, by transformers' own model of the base, which
+        is loaded then, in the float format of ``precision``. Beside it go max_new_tokens,
+        stop, the penalties, logit_bias, raw and overflow.
+
+        A list may be longer than ``max_waiting``: it is let in whole, as soon as
+        there is room for one. Its longest wait is the ``timeout``.
 
         Raises:
             UsageProblem: one prompt with a list of adapters, or lists of unequal length.
+            Overloaded: there was no room before the timeout.
         """
         if isinstance(prompt, str):
             if _is_list(adapter):
@@ -127,7 +160,7 @@ class Generator:
 
     def compare(self, prompt: str, adapters: Sequence[Adapter], **sampling: Any) -> Comparison:
         """One prompt by many adapters (None is the base): one seed, one setting, one batch."""
-        shared = Sampling().with_(**_asked(sampling).changes)
+        shared = Sampling().with_(**asked(sampling).changes)
         return Comparison(
             prompt, tuple(self._write([prompt] * len(adapters), list(adapters), sampling, shared=shared))
         )
@@ -158,7 +191,7 @@ class Generator:
         return Session(self, adapter, **sampling)
 
     def adapters(self) -> list[Version]:
-        """The versions that are loaded."""
+        """The versions that are loaded, those used last at the end."""
         return self._writers.versions()
 
     def load(self, *what: str | Path | Version) -> list[Version]:
@@ -167,17 +200,24 @@ class Generator:
 
     def unload(self, ref: str | Version) -> None:
         """Give an adapter's memory back; the next call that names it loads it again."""
+        self._check_process()
         self._writers.unload(ref if isinstance(ref, Version) else self.registry[ref])
 
     def close(self) -> None:
         """Let go of the base and all adapters; what is being written ends."""
-        self._writers.close()
+        if os.getpid() == self._process:  # else a thread that is not here may hold the locks for ever
+            self._writers.close()
+            self.__dict__.pop("_beams", None)
 
     def writer(self, adapter: Adapter) -> Writer:
         """What an adapter argument means, with its versions loaded."""
+        self._check_process()
+        return self._writers.of(adapter)
+
+    def _check_process(self) -> None:
+        """Before any lock is taken: one that another thread held at the fork is never released here."""
         if os.getpid() != self._process:
             raise Forked("this Generator was made in another process.", hint="make one after the fork")
-        return self._writers.of(adapter)
 
     # --- writing ---
 
@@ -185,12 +225,20 @@ class Generator:
         self, prompt: str, adapter: Adapter, sampling: Mapping[str, Any]
     ) -> tuple[Ticket, Callable[[], Completion]]:
         """One request on its way, and what makes a completion of its end."""
-        how = _asked(sampling)
+        self._check_process()
+        how = asked(sampling)
         with self._writers.lock:  # so that nothing is unloaded between the look-up and the request
             writer = self.writer(adapter)
             settings = writer.defaults.with_(**how.changes)
-            [ticket] = writer.engine.submit([how.request(prompt, writer.parts, settings)])
+            request = how.request(prompt, writer.parts, settings)
+            [ticket] = writer.engine.submit([request], max_waiting=self._max_waiting)
         return ticket, lambda: _completion(prompt, writer, settings, how.seed, ticket.result())
+
+    @cached_property
+    def _beams(self) -> Beams:
+        from adapterkit.generation.beams import Beams  # transformers loads here
+
+        return Beams(self._writers)
 
     def _write(
         self,
@@ -201,26 +249,38 @@ class Generator:
         shared: Sampling | None = None,
         numbered: bool = False,
     ) -> list[Completion]:
-        how = _asked(sampling)
-        with self._writers.lock:  # so that nothing is unloaded between the look-up and the requests
-            writers = [self.writer(a) for a in adapters]
-            settings = [shared or w.defaults.with_(**how.changes) for w in writers]
-            requests = [
-                how.request(p, w.parts, s, sample=i if numbered else 0)
-                for i, (p, w, s) in enumerate(zip(prompts, writers, settings, strict=True))
-            ]
-            tickets = _submitted(writers, requests)
+        self._check_process()
+        if sampling.get("num_beams", 1) != 1:
+            found = self._beams.write(prompts, adapters, sampling, samples=numbered and len(prompts) > 1)
+            return [_completion(*each) for each in found]
+        how = asked(sampling)
+        while True:
+            with self._writers.lock:  # so that nothing is unloaded between the look-up and the requests
+                writers = [self.writer(a) for a in adapters]
+                settings = [shared or w.defaults.with_(**how.changes) for w in writers]
+                requests = [
+                    how.request(p, w.parts, s, sample=i if numbered else 0)
+                    for i, (p, w, s) in enumerate(zip(prompts, writers, settings, strict=True))
+                ]
+                try:
+                    tickets = _submitted(writers, requests, self._max_waiting)
+                    break
+                except Overloaded:
+                    full = {id(w.engine): w.engine for w in writers}
+            for engine in full.values():  # outside the lock, so that others may load and close meanwhile
+                engine.wait_for_room(self._max_waiting, how.deadline)
         zipped = zip(prompts, writers, settings, _results(tickets), strict=True)
         return [_completion(p, w, s, how.seed, r) for p, w, s, r in zipped]
 
 
-def _submitted(writers: list[Writer], requests: list[Request]) -> list[Ticket]:
+def _submitted(writers: list[Writer], requests: list[Request], max_waiting: int) -> list[Ticket]:
     """A ticket each; those of one engine are enqueued together, and none when one is refused."""
     tickets: dict[int, Ticket] = {}
     try:
         for engine in {id(w.engine): w.engine for w in writers}.values():
             chosen = [i for i, w in enumerate(writers) if w.engine is engine]
-            tickets |= zip(chosen, engine.submit([requests[i] for i in chosen]), strict=True)
+            some = engine.submit([requests[i] for i in chosen], max_waiting=max_waiting)
+            tickets |= zip(chosen, some, strict=True)
     except BaseException:
         for ticket in tickets.values():
             ticket.cancel()
@@ -230,39 +290,14 @@ def _submitted(writers: list[Writer], requests: list[Request]) -> list[Ticket]:
 
 def _results(tickets: list[Ticket]) -> list[Written]:
     """What was written; an interrupt, or an error of one, ends all."""
+    for ticket in tickets:
+        ticket.mute()
     try:
         return [ticket.result() for ticket in tickets]
     except BaseException:
         for ticket in tickets:
             ticket.cancel()
         raise
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """The keywords of a call: settings that differ from the adapter's, and what is no setting."""
-
-    changes: dict[str, Any]
-    seed: int
-    raw: bool
-    overflow: Overflow
-
-    def request(self, prompt: str, parts: Parts, settings: Sampling, sample: int = 0) -> Request:
-        return Request(prompt, parts, settings, self.seed, sample, self.raw, self.overflow)
-
-
-def _asked(sampling: Mapping[str, Any]) -> _Asked:
-    """The keywords sorted; the seed is drawn when it is not given.
-
-    Raises:
-        UsageProblem: an overflow that is none.
-    """
-    changes = dict(sampling)
-    seed, overflow = changes.pop("seed", None), changes.pop("overflow", "error")
-    if overflow not in ("error", "left"):
-        raise UsageProblem(f"overflow is {overflow!r}; it is 'error' or 'left'.", hint='overflow="left"')
-    raw = bool(changes.pop("raw", False))
-    return _Asked(changes, secrets.randbelow(100_000) if seed is None else int(seed), raw, overflow)
 
 
 def _is_list(adapter: object) -> bool:
@@ -284,4 +319,6 @@ def _completion(prompt: str, writer: Writer, sampling: Sampling, seed: int, writ
         ),
         seconds=written.seconds,
         forced_base=writer.forced_base,
+        kept_prefix=written.kept_tokens if written.is_of_others else 0,
+        logprobs=None if written.scores is None else logprobs.told(written.scores, writer.engine.tokenizer),
     )

@@ -16,6 +16,7 @@ Finish = Callable[[], Completion]
 def future(ticket: Ticket, finish: Finish) -> Future[Completion]:
     """A future of what is written; cancelling it ends the writing."""
     made: Future[Completion] = Future()
+    ticket.mute()
 
     def settle(_: Ticket) -> None:
         with suppress(InvalidStateError):  # cancelled at this very moment

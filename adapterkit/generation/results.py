@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from adapterkit.generation.logprobs import TokenLogprob
 from adapterkit.generation.requests import Finish
 from adapterkit.generation.sampling import Sampling
 
@@ -19,7 +20,17 @@ class Usage:
 
 @dataclass(frozen=True)
 class Completion:
-    """One written text. ``str(c)`` is the new text only."""
+    """One written text. ``str(c)`` is the new text only.
+
+    Attributes:
+        finish_reason: "stop" (by itself, or at a stop string), "length", "timeout"
+            (what was written until then), "cancelled", "error" (its numbers overflowed).
+        logprobs: with ``logprobs=k``, of each of the ``usage.new_tokens`` tokens that were
+            drawn, the end token and those of a stop string too, how likely the model
+            found it: natural logarithms of the softmax of its logits in float32, before
+            temperature, penalties and cuts. With ``echo`` the ``usage.prompt_tokens``
+            tokens of the prompt come first.
+    """
 
     text: str
     prompt: str
@@ -32,6 +43,8 @@ class Completion:
     usage: Usage
     seconds: float
     forced_base: bool = False  # an adapter was made on another base than the one that wrote (force_base)
+    kept_prefix: int = 0  # tokens of the prompt as other adapters read them (Session.switch with keep=True)
+    logprobs: tuple[TokenLogprob, ...] | None = None
 
     @property
     def full_text(self) -> str:

@@ -2,24 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+import json
+from collections.abc import Generator as Yields
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 from adapterkit.data.template import ASSISTANT, Prompt, Template, form_of
-from adapterkit.errors import UsageProblem
+from adapterkit.errors import PromptTooLong, Unsupported, UsageProblem
+from adapterkit.files import write_whole
+from adapterkit.generation.asking import Memory
 from adapterkit.generation.generator import Adapter, Generator
-from adapterkit.generation.results import Completion
+from adapterkit.generation.results import Completion, Stream
+
+Pieces = Yields[str, None, None]
 
 
 @dataclass(frozen=True)
+class Passage:
+    """What was written in one turn, by whom and how."""
+
+    said: str
+    text: str
+    adapter: str  # resolved, as in Completion
+    digests: tuple[str, ...]
+    seed: int
+    settings: dict[str, Any]  # those of the session; others are the adapter's
+    finish_reason: str
+    forced_base: bool = False
+
+
+@dataclass
 class _Turn:
-    """How things stood before something was said, and what that was."""
+    """How things stood before something was said, what that was, and what came of it."""
 
     text: str
     ended: bool
     begins: int
     said: str
+    passage: Passage | None = None
 
 
 class Session:
@@ -27,7 +49,8 @@ class Session:
 
     The text so far is read again at every turn, so a switch of the adapter in
     the middle gives what the new one makes of the whole. When it grows past
-    what the base sees, its beginning slides out of sight (``forgotten`` words).
+    what the base sees, its beginning slides out of sight (``forgotten`` words),
+    or that is an error (``overflow="error"``).
 
     An adapter that learned from a chat is spoken to as it was there, ``User:
     ...``; of one that learned from pairs each turn is asked by itself, as each
@@ -37,14 +60,30 @@ class Session:
         generator: what writes.
         adapter: None or "base", a ref, a blend.
         wrap: False leaves what is said as it is, whatever the adapter learned from.
+        overflow: what becomes of a text that is longer than the base sees: "slide"
+            lets its beginning go, "error" is PromptTooLong, and the turn did not happen.
         sampling: as for the generator.
+
+    Raises:
+        UsageProblem: an overflow that is none.
     """
 
     def __init__(
-        self, generator: Generator, adapter: Adapter = None, *, wrap: bool = True, **sampling: Any
+        self,
+        generator: Generator,
+        adapter: Adapter = None,
+        *,
+        wrap: bool = True,
+        overflow: Literal["slide", "error"] = "slide",
+        **sampling: Any,
     ) -> None:
+        if overflow not in ("slide", "error"):
+            raise UsageProblem(
+                f"overflow of a session is {overflow!r}; it is 'slide' or 'error'.", hint='overflow="slide"'
+            )
         self._generator, self._adapter, self.sampling = generator, adapter, dict(sampling)
-        self.wrap = wrap
+        self.wrap, self._overflow = wrap, overflow
+        self._memory: Memory = (None, None)
         self.last: Completion | None = None
         self.clear()
 
@@ -67,22 +106,57 @@ class Session:
         forms = (form_of(version.manifest.get("recipe", {})) for version, _ in versions)
         return next((form for form in forms if form), None)
 
-    def switch(self, adapter: Adapter) -> None:
-        """Another writer from here on; an unknown one leaves things as they are."""
-        self._generator.writer(adapter)
+    @property
+    def passages(self) -> list[Passage]:
+        """What was written, turn by turn."""
+        return [turn.passage for turn in self._turns if turn.passage]
+
+    def switch(self, adapter: Adapter, *, keep: bool = False) -> None:
+        """Another writer from here on; an unknown one leaves things as they are.
+
+        Args:
+            keep: the new writer does not read the text so far itself, but goes on from
+                what the writers before made of it. How many tokens that were is in each
+                completion (``kept_prefix``): 0 where the text is short, its beginning
+                slid out of sight, or much else was written since.
+
+        Raises:
+            Unsupported: ``keep`` between different bases, as a full fine-tune is.
+        """
+        before, after = self._generator.writer(self._adapter), self._generator.writer(adapter)
+        if keep and before.engine is not after.engine:
+            raise Unsupported(
+                f"{after.text} can't go on from what {before.text} made of the text: a full fine-tune is another base.",
+                hint="switch(adapter), which reads the text again",
+            )
+        # a key of its own: what several writers made of a text is of no use to another one
+        self._memory = (self._memory[1] or before.parts, object()) if keep else (None, None)
         self._adapter = adapter
 
-    def stream(self, said: str = "", on_stream: Callable[[Any], None] | None = None) -> Iterator[str]:
-        """Go on from the text and what was said; pieces as they come."""
+    def stream(self, said: str = "") -> Pieces:
+        """Go on from the text and what was said; pieces as they come. Leaving them ends the writing."""
         form = self.form
         self._turns.append(_Turn(self.text, self._ended, self._from, said))
-        self._say(said, form)
-        yield from self._answer(form, on_stream)
+        try:
+            self._say(said, form)
+            told = {**self._settings(form), "memory": self._memory}
+            stream = self._generator.stream(self._visible(form), self._adapter, **told)
+        except BaseException:  # too long, too busy: nothing was said then
+            self.undo()
+            raise
+        yield from self._answer(form, stream)
 
-    def retry(self, on_stream: Callable[[Any], None] | None = None) -> Iterator[str]:
-        """The last answer again, with another seed."""
-        said = self.undo() if self._turns else ""
-        yield from self.stream(said, on_stream)
+    def retry(self) -> Pieces:
+        """The last answer again, with another seed unless one was given."""
+        turns, as_it_was = list(self._turns), (self.text, self._ended, self._from)
+        said = self.undo() if turns else ""
+        try:
+            yield from self.stream(said)
+        except BaseException:
+            if len(self._turns) < len(turns):  # refused: the answer of before stays
+                self._turns = turns
+                self.text, self._ended, self._from = as_it_was
+            raise
 
     def undo(self) -> str:
         """Take the last turn back, what was said and what was written; what was said is returned.
@@ -95,6 +169,22 @@ class Session:
         before = self._turns.pop()
         self.text, self._ended, self._from = before.text, before.ended, before.begins
         return before.said
+
+    def save(self, path: Path | str) -> list[Path]:
+        """The text, and beside it as JSON who wrote each passage, with which seed and settings.
+
+        Returns:
+            What was written: ``letter.txt`` and ``letter.json``; of a path that ends in
+            ``.json`` that file alone, which has the text too.
+        """
+        path = Path(path).expanduser()
+        beside = path.with_suffix(".json")
+        passages = [asdict(passage) for passage in self.passages]
+        told = {"schema": 1, "text": self.text, "passages": passages}
+        contents = {path: self.text, beside: json.dumps(told, indent=2, ensure_ascii=False, default=str)}
+        for each, content in contents.items():
+            write_whole(each, content.encode())
+        return list(contents)
 
     def __enter__(self) -> Session:
         return self
@@ -118,23 +208,31 @@ class Session:
         elif said or self._ended:  # nothing said to an answer that was cut: it goes on as it is
             self.text = form.ask(said.strip(), self.text)
 
-    def _answer(
-        self, form: Template | Prompt | None, on_stream: Callable[[Any], None] | None
-    ) -> Iterator[str]:
-        stream = self._generator.stream(self._visible(form), self._adapter, **self._settings(form))
-        if on_stream:
-            on_stream(stream)
+    def _answer(self, form: Template | Prompt | None, stream: Stream) -> Pieces:
+        turn, settings, text = self._turns[-1], dict(self.sampling), ""
         self._ended = False
         # the blank between a tag and the words is learned with the words, but is not part of the answer
         blank = isinstance(form, Template) and self.text.endswith(form.opening(ASSISTANT))
-        for piece in stream:
-            self.text += piece
-            shown = piece.lstrip(" ") if blank else piece
-            blank = blank and not shown
-            if shown:
-                yield shown
-        self.last = stream.completion
-        self._ended = self.last is not None and self.last.finish_reason == "stop"
+        try:
+            for piece in stream:
+                self.text += piece
+                shown = piece.lstrip(" ") if blank else piece
+                blank = blank and not shown
+                text += shown
+                if shown:
+                    yield shown
+        except BaseException:  # an interrupt, or who reads left: it is written no further
+            with suppress(Exception):
+                stream.close()
+            raise
+        finally:
+            if done := stream.completion:
+                self._memory = (self._memory[1], self._memory[1])
+                self.last, self._ended = done, done.finish_reason == "stop"
+                turn.passage = Passage(
+                    turn.said, text, done.adapter, done.digests, done.seed, settings,
+                    done.finish_reason, done.forced_base,
+                )  # fmt: skip
 
     def _settings(self, form: Template | Prompt | None) -> dict[str, Any]:
         if not isinstance(form, Template):
@@ -146,6 +244,9 @@ class Session:
         """The end of the text that leaves room to write, cut between turns or words."""
         writer = self._generator.writer(self._adapter)
         engine, text = writer.engine, self.text[self._from :]
+        if self._overflow == "error":
+            self._check_length(len(engine.encode(text, raw=False)), engine.model.context)
+            return text
         wanted = int(self.sampling.get("max_new_tokens", writer.defaults.max_new_tokens))
         room = max(engine.model.context - wanted, engine.model.context // 2) - 1
         _, starts = engine.tokenizer.offsets(text)
@@ -158,3 +259,12 @@ class Session:
         cut = turn if turn >= 0 else space + 1 if 0 <= space < cut + 80 else cut
         self.forgotten = len(text[:cut].split())
         return text[cut:]
+
+    @staticmethod
+    def _check_length(tokens: int, context: int) -> None:
+        if tokens >= context:
+            raise PromptTooLong(
+                f"the text is {tokens:,} tokens; this base sees {context:,}, and something must be left to write.",
+                hint='session(overflow="slide") lets its beginning go',
+                details={"tokens": tokens, "context": context},
+            )

@@ -44,30 +44,7 @@ def _load(engine: Engine, oracle: Oracle, tiny_base: Path, name: str) -> engines
 
 
 def _crowd(engine: Engine, oracle: Oracle, tiny_base: Path, seed: int, count: int) -> Tally:
-    """Requests at random moments, some cancelled, while adapters are loaded anew and unloaded."""
-    draw, tally = random.Random(seed), Tally()
-    loaded = {name: _load(engine, oracle, tiny_base, name) for name in crowd.RANKS}
-    waiting: list[tuple[crowd.Asked, Ticket]] = []
-    for _ in range(count):
-        one = crowd.asked(draw)
-        [ticket] = engine.submit([crowd.request(one, loaded)])
-        if one.cancel_after is not None:
-            ticket.cancel()
-        waiting.append((one, ticket))
-        if draw.random() < 0.05:  # a new version of one while its requests run
-            name = draw.choice(list(crowd.RANKS))
-            engine.unload(loaded[name])
-            loaded[name] = _load(engine, oracle, tiny_base, name)
-        while len(waiting) > draw.randrange(1, 40):
-            done = waiting.pop(0)
-            done[1].result()
-            crowd.judge(*done, engine, oracle, tally)
-    for one, ticket in waiting:
-        ticket.result()
-        crowd.judge(one, ticket, engine, oracle, tally)
-    for each in loaded.values():
-        engine.unload(each)
-    return tally
+    return crowd.play(engine, oracle, lambda n: _load(engine, oracle, tiny_base, n), seed=seed, count=count)
 
 
 def test_every_text_is_the_one_its_adapter_writes_alone(
@@ -75,7 +52,8 @@ def test_every_text_is_the_one_its_adapter_writes_alone(
 ) -> None:
     tally = _crowd(engine, oracle, tiny_base, seed=1, count=300)
     assert tally.wrong == []
-    assert (tally.equal > 280, tally.excused <= 3, tally.cancelled > 10) == (True, True, True)
+    assert (tally.equal > 250, tally.excused <= 3) == (True, True)
+    assert min(tally.cancelled, tally.late, tally.raised, tally.overflowed) > 3
 
 
 @pytest.mark.slow
@@ -87,7 +65,7 @@ def test_ten_thousand_texts_are_those_their_adapters_write_alone(
 
 
 def test_eight_threads_get_what_one_gets(engine: Engine, oracle: Oracle, tiny_base: Path) -> None:
-    loaded = {name: _load(engine, oracle, tiny_base, name) for name in crowd.RANKS}
+    loaded = {name: _load(engine, oracle, tiny_base, name) for name in crowd.NAMES}
     draw = random.Random(3)
     each = [[crowd.asked(draw) for _ in range(12)] for _ in range(8)]
     together = threading.Barrier(8)
@@ -95,8 +73,10 @@ def test_eight_threads_get_what_one_gets(engine: Engine, oracle: Oracle, tiny_ba
     def work(many: list[crowd.Asked]) -> list[tuple[crowd.Asked, Ticket]]:
         together.wait()
         tickets = [engine.submit([crowd.request(one, loaded)])[0] for one in many]
+        for one, ticket in zip(many, tickets, strict=True):
+            crowd.attend(one, ticket)
         for ticket in tickets:
-            ticket.result()
+            crowd.end(ticket)
         return list(zip(many, tickets, strict=True))
 
     tally = Tally()
@@ -104,7 +84,8 @@ def test_eight_threads_get_what_one_gets(engine: Engine, oracle: Oracle, tiny_ba
         for pairs in pool.map(work, each):
             for one, ticket in pairs:
                 crowd.judge(one, ticket, engine, oracle, tally)
-    assert (tally.wrong, tally.equal + tally.excused) == ([], 96)
+    assert (tally.wrong, tally.equal + tally.excused > 80) == ([], True)
+    assert min(tally.cancelled, tally.raised, tally.overflowed) > 0
 
 
 def test_more_requests_than_rows_wait_for_their_turn(tiny_base: Path, oracle: Oracle) -> None:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from peft import PeftModel
+from transformers import GPT2LMHeadModel
 
 import adapterkit as ak
-from adapterkit.errors import UsageProblem
+from adapterkit.errors import PromptTooLong, UsageProblem
 from adapterkit.generation.requests import Finish
 from adapterkit.generation.results import Completion, Stream, Usage
 from adapterkit.generation.sampling import Sampling
 from adapterkit.registry import place
 from adapterkit.registry.store import Registry
 from tests.forms import fill_shelf, publish_form
-from tests.make import make_base
+from tests.make import make_base, make_peft_adapter
 
 
 class Script:
@@ -25,10 +29,12 @@ class Script:
     def __init__(self, *answers: str, reason: Finish = "stop") -> None:
         self.answers, self.reason = list(answers), reason
         self.prompts: list[str] = []
+        self.memories: list[Any] = []
         self.settings: dict[str, Any] = {}
 
     def __call__(self, prompt: str, adapter: ak.Adapter = None, **settings: Any) -> Stream:
         self.prompts.append(prompt)
+        self.memories.append(settings.pop("memory"))
         self.settings = settings
         text = self.answers.pop(0)
 
@@ -50,7 +56,7 @@ def wide_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory, wide_base: Path) -> Registry:
+def shelf(tmp_path_factory: pytest.TempPathFactory, wide_base: Path, loud: Path) -> Registry:
     root = tmp_path_factory.mktemp("forms")
     place.create(root)
     registry = Registry(root)
@@ -59,7 +65,20 @@ def shelf(tmp_path_factory: pytest.TempPathFactory, wide_base: Path) -> Registry
     publish_form(registry, wide_base, "jokes", separator="<>")
     publish_form(registry, wide_base, "alpaca", prompt="{instruction}\n{input}\n", completion="output")
     publish_form(registry, wide_base, "unused", template="no template")
+    registry.add(loud, name="loud", base=str(wide_base), force_base=True)
     return registry
+
+
+@pytest.fixture(scope="module")
+def loud(tmp_path_factory: pytest.TempPathFactory, wide_base: Path) -> Path:
+    """An adapter that writes otherwise than its base."""
+    folder = tmp_path_factory.mktemp("loud") / "loud"
+    return make_peft_adapter(folder, wide_base, seed=3, alpha=32.0, targets=["attn.c_attn", "mlp.c_fc"])
+
+
+def _model(base: Path, adapter: Path | None) -> Any:
+    model = GPT2LMHeadModel.from_pretrained(base).eval()
+    return PeftModel.from_pretrained(model, adapter).eval() if adapter else model
 
 
 @pytest.fixture
@@ -308,3 +327,144 @@ def test_a_retry_after_an_undo_is_of_the_turn_before(gen: ak.Generator) -> None:
     session.undo()
     "".join(session.retry())
     assert session.text == text
+
+
+# --- too long, too busy, left ---
+
+
+def test_a_text_too_long_is_an_error_where_it_may_not_slide(gen: ak.Generator) -> None:
+    session = gen.session(None, overflow="error", max_new_tokens=4, temperature=0)
+    session("The lamp")
+    before = (session.text, len(session.passages))
+    with pytest.raises(PromptTooLong, match=r"the text is [\d,]+ tokens; this base sees 512") as caught:
+        session(" lamp" * 600)
+    assert 'overflow="slide"' in caught.value.hint
+    assert (session.text, len(session.passages)) == before  # that turn did not happen
+    assert session(" and")
+
+
+def test_a_text_slides_unless_it_is_told_otherwise(gen: ak.Generator) -> None:
+    session = gen.session(None, max_new_tokens=4)
+    session("lamp " * 600)
+    assert session.forgotten > 0
+
+
+def test_an_overflow_that_is_none_is_refused(gen: ak.Generator) -> None:
+    with pytest.raises(UsageProblem, match="overflow of a session is 'left'"):
+        gen.session(None, overflow="left")  # type: ignore[arg-type]
+
+
+def test_a_turn_that_is_refused_leaves_the_text_as_it_was(gen: ak.Generator) -> None:
+    session = gen.session(None, max_new_tokens=4, logit_bias={"lamp lit": 1})
+    with pytest.raises(UsageProblem):
+        session("The lamp")
+    assert (session.text, session.passages) == ("", [])
+
+
+def test_leaving_the_pieces_ends_the_writing_and_tells_what_was_seen(gen: ak.Generator) -> None:
+    session = gen.session("plain", max_new_tokens=400, temperature=3.0)
+    pieces = session.stream("The lamp")
+    first = next(pieces)
+    pieces.close()  # type: ignore[attr-defined]
+    (passage,) = session.passages
+    assert (session.text, passage.text) == ("The lamp" + first, first)
+    assert session.last is not None
+    assert (passage.finish_reason, passage.seed) == ("cancelled", session.last.seed)
+
+
+# --- what is kept of it ---
+
+
+def test_each_passage_says_who_wrote_it_and_how(gen: ak.Generator) -> None:
+    session = gen.session("plain", max_new_tokens=4, seed=3)
+    session("The lamp")
+    session.switch("jokes")
+    session("Who?")
+    first, second = session.passages
+    assert (first.said, first.text, first.seed) == ("The lamp", session.text[8 : 8 + len(first.text)], 3)
+    assert [(p.adapter, p.digests) for p in (first, second)] == [
+        (f"{name}@1", (gen.registry[name].digest,)) for name in ("plain", "jokes")
+    ]
+    assert first.settings == {"max_new_tokens": 4, "seed": 3}
+    session.undo()
+    assert session.passages == [first]
+
+
+def test_a_session_is_saved_as_text_and_beside_it_how_it_came_about(
+    gen: ak.Generator, tmp_path: Path
+) -> None:
+    session = gen.session("plain", max_new_tokens=4, seed=3)
+    session("Käse, 海")
+    text, beside = session.save(tmp_path / "letter.txt")
+    assert (text.read_text(encoding="utf-8"), beside.name) == (session.text, "letter.json")
+    told = json.loads(beside.read_text(encoding="utf-8"))
+    assert (told["schema"], told["text"], told["passages"][0]["said"]) == (1, session.text, "Käse, 海")
+    again = ak.Session(gen, told["passages"][0]["adapter"], **told["passages"][0]["settings"])
+    again(told["passages"][0]["said"])
+    assert again.text == session.text
+
+
+def test_a_path_of_json_is_that_file_alone_and_has_the_text(gen: ak.Generator, tmp_path: Path) -> None:
+    session = gen.session("plain", max_new_tokens=4)
+    session("The lamp")
+    (path,) = session.save(str(tmp_path / "letter.json"))
+    assert json.loads(path.read_text(encoding="utf-8"))["text"] == session.text
+
+
+# --- keep ---
+
+LONG = "The lamp was lit and the tide came in over the stones. Rain fell on the market. " * 2
+
+
+def _continued(gen: ak.Generator, adapters: list[tuple[str, bool]], **told: Any) -> list[ak.Completion]:
+    """A turn each, switching before it; what was written in each."""
+    session = gen.session("plain", temperature=0, max_new_tokens=12, **told)
+    made = []
+    for adapter, keep in adapters:
+        session.switch(adapter, keep=keep)
+        session(LONG if not made else " and")
+        assert session.last is not None
+        made.append(session.last)
+    return made
+
+
+def test_a_switch_reads_the_text_again_unless_it_keeps_it(gen: ak.Generator) -> None:
+    _, exact = _continued(gen, [("plain", False), ("loud", False)])
+    prompt = exact.prompt
+    assert (exact.kept_prefix, exact.text) == (0, gen(prompt, "loud", temperature=0, max_new_tokens=12).text)
+    first, kept = _continued(gen, [("plain", False), ("loud", True)])
+    assert kept.prompt == prompt
+    # what a random model wrote may be cut into other tokens when it is read as text
+    assert kept.usage.prompt_tokens > kept.kept_prefix >= first.usage.prompt_tokens - 1
+
+
+@pytest.mark.parametrize(("first", "then"), [("base", "loud"), ("loud", "base")])
+def test_what_is_kept_is_what_the_writer_before_made_of_it(
+    gen: ak.Generator, wide_base: Path, loud: Path, first: str, then: str
+) -> None:
+    """Against transformers: keys and values of the old model, gone on from by the new one."""
+    start, kept = _continued(gen, [(first, False), (then, True)])
+    ids = gen.writer(None).engine.encode(kept.prompt, raw=False)
+    models = {name: _model(wide_base, loud if name == "loud" else None) for name in ("base", "loud")}
+    n = kept.kept_prefix
+    with torch.inference_mode():
+        old, new = models[first], models[then]
+        made = old(input_ids=torch.tensor([ids[:n]]), use_cache=True)
+        cache, rest = made.past_key_values, ids[n:]
+        wanted: list[int] = []
+        for _ in range(kept.usage.new_tokens):
+            made = new(input_ids=torch.tensor([rest]), past_key_values=cache, use_cache=True)
+            cache, rest = made.past_key_values, [int(made.logits[0, -1].argmax())]
+            wanted += rest
+    assert start.kept_prefix == 0
+    assert gen.writer(None).engine.tokenizer.decode(wanted) == kept.text
+
+
+def test_what_one_session_keeps_another_never_reads(gen: ak.Generator) -> None:
+    _, _, mixed = _continued(gen, [("plain", False), ("loud", True), ("loud", True)])
+    assert mixed.kept_prefix > 32
+    plain = gen(mixed.prompt, "loud", temperature=0, max_new_tokens=12)
+    alone = ak.Generator(gen.base.folder, registry=gen.registry, device="cpu")
+    with alone:
+        assert plain.text == alone(mixed.prompt, "loud", temperature=0, max_new_tokens=12).text
+    assert plain.kept_prefix == 0
