@@ -43,6 +43,7 @@ _HOMES = {
     "plan": "training.estimate",
     "repeat": "training.repeat",
     "train": "training.run",
+    "with_adapters": "generation.plain",
 }
 
 __all__ = sorted(_HOMES)
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from adapterkit.errors import Unsupported as Unsupported
     from adapterkit.evaluation.run import evaluate as evaluate
     from adapterkit.generation.generator import Generator as Generator
+    from adapterkit.generation.plain import with_adapters as with_adapters
     from adapterkit.generation.results import Comparison as Comparison
     from adapterkit.generation.results import Completion as Completion
     from adapterkit.generation.session import Session as Session
