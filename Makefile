@@ -6,7 +6,7 @@ PYTHON ?= python3
 # A package index with CPU builds of torch (pytorch.org, Get Started): make demo TORCH_INDEX="--index-url URL"
 TORCH_INDEX ?=
 
-.PHONY: demo test test-slow test-gpu check bench bench-start bench-data bench-recipes bench-registry bench-train bench-targets bench-generate clean
+.PHONY: demo test test-slow test-gpu check bench bench-start bench-data bench-recipes bench-registry bench-train bench-targets bench-generate bench-generate-gpu bench-switch clean
 
 $(VENV)/ready: setup.cfg constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -31,7 +31,7 @@ check: $(VENV)/ready
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
-bench: bench-start bench-data bench-recipes bench-registry bench-train bench-targets bench-generate
+bench: bench-start bench-data bench-recipes bench-registry bench-train bench-targets bench-generate bench-switch
 
 bench-start: $(VENV)/ready
 	$(PY) benchmarks/start.py
@@ -51,8 +51,14 @@ bench-train: $(VENV)/ready
 bench-targets: $(VENV)/ready
 	$(PY) benchmarks/targets.py
 
+bench-generate-gpu: $(VENV)/ready
+	$(PY) benchmarks/generate_gpu.py
+
 bench-generate: $(VENV)/ready
 	$(PY) benchmarks/generate.py
+
+bench-switch: $(VENV)/ready
+	$(PY) benchmarks/switch.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache build *.egg-info
