@@ -146,10 +146,8 @@ class Chat:
         self._commands[word](rest.strip())
 
     def _write(self, pieces: Pieces) -> None:
-        with (
-            suppress(KeyboardInterrupt),
-            closing(pieces),
-        ):  # which ends the writing, of an interrupted one too
+        # closing them ends the writing, of an interrupted one too
+        with suppress(KeyboardInterrupt), closing(pieces):
             for piece in pieces:
                 click.echo(piece, nl=False)
         click.echo()
@@ -189,11 +187,13 @@ class Chat:
                 hint=f"/set KEY VALUE with {', '.join(SAMPLING)}, stop, seed",
             )
         is_text = key in ("stop", "logit_bias")
-        wanted = value.encode().decode("unicode_escape") if is_text else yaml12.scalar(value.strip())
-        if key != "seed":
-            from adapterkit.generation.sampling import Sampling
+        wanted = _unescaped(value) if is_text else yaml12.scalar(value.strip())
+        from adapterkit.generation.asking import asked
+        from adapterkit.generation.sampling import Sampling
 
-            Sampling().with_(**{key: wanted})  # refuses what is out of its limits, before it is kept
+        Sampling().with_(
+            **asked({key: wanted}).changes
+        )  # refuses what is out of its limits, before it is kept
         self._session.sampling[key] = wanted
         self._length_is_asked |= key == "max_new_tokens"
         click.echo(f" {key} is {wanted!r}")
@@ -201,7 +201,7 @@ class Chat:
     def _retry(self, rest: str) -> None:
         if not self._session.passages:
             raise UsageProblem("there is no passage yet.", hint="write something first")
-        self._write(self._session.retry())
+        self._write(self._session.stream_retry())
 
     def _undo(self, rest: str) -> None:
         said = self._session.undo()
@@ -217,6 +217,11 @@ class Chat:
         path, *beside = self._session.save(rest)
         told = f", and {beside[0]}" if beside else ""
         click.echo(f" saved {path}{told} with adapter, seed and settings of each passage")
+
+
+def _unescaped(typed: str) -> str:
+    r"""A text with its ``\n``, ``\t`` and ``\\``; everything else as it was typed."""
+    return re.sub(r"\\([nt\\])", lambda found: {"n": "\n", "t": "\t"}.get(found[1], "\\"), typed)
 
 
 class _shown_errors:

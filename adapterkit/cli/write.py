@@ -58,6 +58,11 @@ def generate_verb(
             raise UsageProblem("--num-beams finds one text at a time.", hint="leave --prompts out")
         told["num_beams"] = num_beams
     if prompts is not None or out is not None:
+        if prompt is not None or count > 1:
+            raise UsageProblem(
+                "-p and -n are for one prompt; --prompts FILE has a line for each text.",
+                hint="leave them out; a line may be written several times",
+            )
         _generate_many(
             store, words, prompts, out, told, base, device, force_base, values["quantize"], as_json, quiet
         )
@@ -102,6 +107,7 @@ def _generate_many(
     for part in parse_adapter(words[0]):
         store[str(part.ref)]  # raises, naming the nearest, before anything is read
     jobs = many.read(Path(prompts))
+    many.check(jobs, store, told)
     written = many.write(
         _generator(store, [words[0]], base, device, force_base, quantize), words[0], jobs, told, Path(out)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import secrets
 import time
 from collections.abc import Hashable, Mapping
@@ -43,7 +44,7 @@ def asked(sampling: Mapping[str, Any]) -> Asked:
     """The keywords sorted; the seed is drawn when it is not given.
 
     Raises:
-        UsageProblem: an overflow, a timeout or a number of logprobs that is none.
+        UsageProblem: a seed, an overflow, a timeout or a number of logprobs that is none.
     """
     changes = dict(sampling)
     if changes.pop("num_beams", 1) != 1:
@@ -51,20 +52,38 @@ def asked(sampling: Mapping[str, Any]) -> Asked:
             "num_beams is for whole texts, not for streams, futures, sessions and comparisons.",
             hint="gen(prompt, adapter, num_beams=4)",
         )
-    seed, overflow = changes.pop("seed", None), changes.pop("overflow", "error")
+    seed, overflow = seed_of(changes.pop("seed", None)), changes.pop("overflow", "error")
     if overflow not in ("error", "left"):
         raise UsageProblem(f"overflow is {overflow!r}; it is 'error' or 'left'.", hint='overflow="left"')
+    # anything else of that name is no setting, and told so
+    memory = changes.pop("memory") if isinstance(changes.get("memory"), tuple) else None
     raw, echo = bool(changes.pop("raw", False)), bool(changes.pop("echo", False))
     return Asked(
         changes,
-        secrets.randbelow(100_000) if seed is None else int(seed),
+        seed,
         raw,
         overflow,
         logprobs.check(changes.pop("logprobs", None), echo),
         echo,
         _deadline(changes.pop("timeout", None)),
-        changes.pop("memory", None),
+        memory,
     )
+
+
+def seed_of(given: object) -> int:
+    """The seed itself, a drawn one for None.
+
+    Raises:
+        UsageProblem: no whole number.
+    """
+    if given is None:
+        return secrets.randbelow(100_000)
+    try:
+        if not isinstance(given, bool):
+            return operator.index(given)  # type: ignore[arg-type]  # numpy's whole numbers too
+    except TypeError:
+        pass
+    raise UsageProblem(f"seed is {given!r}; it must be a whole number.", hint="seed=17")
 
 
 def _deadline(timeout: object) -> float | None:

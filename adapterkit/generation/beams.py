@@ -7,7 +7,6 @@ find, the likeliest per token is written, by transformers' rules.
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
 from transformers import GPT2LMHeadModel as Plain
 
 from adapterkit.errors import PromptTooLong, UsageProblem
+from adapterkit.generation.asking import seed_of
 from adapterkit.generation.attached import Chosen
 from adapterkit.generation.penalties import has_penalties, penalise
 from adapterkit.generation.plain import GPT2LMHeadModel, attach, place
@@ -57,13 +57,12 @@ class Beams:
             Prompt, writer, settings, seed, and what was written.
 
         Raises:
-            UsageProblem: a setting that draws, a number of beams that is none, or several samples.
+            UsageProblem: a setting that draws, a number of beams or a seed that is none, or several samples.
             PromptTooLong, Unsupported, NotFound, BaseMismatch, Damaged: as for any call.
         """
         settings = dict(asked)
         beams = _checked(settings, samples)
-        seed = settings.pop("seed", None)
-        seed = secrets.randbelow(100_000) if seed is None else int(seed)
+        seed = seed_of(settings.pop("seed", None))
         raw, cuts = bool(settings.pop("raw", False)), settings.pop("overflow", "error") == "left"
         model = self._ready()
         for prompt, adapter in zip(prompts, adapters, strict=True):

@@ -12,8 +12,7 @@ import atexit
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from math import isfinite
 
 from adapterkit.errors import AdapterKitError, PromptTooLong
@@ -24,26 +23,15 @@ from adapterkit.generation.prefixes import Prefixes
 from adapterkit.generation.reading import PIECE
 from adapterkit.generation.requests import Parts as Parts
 from adapterkit.generation.requests import Request as Request
-from adapterkit.generation.requests import Ticket, Written
-from adapterkit.generation.running import Running
+from adapterkit.generation.requests import Ticket, Written, check_waiter
+from adapterkit.generation.running import Running, ending
 from adapterkit.generation.text import TextStream
-from adapterkit.generation.turns import InTurn as InTurn
 from adapterkit.generation.waiting import Waiting
 from adapterkit.model.tokenizer import Tokenizer
 from adapterkit.registry.strict import LoraFiles
 
 ROWS = 32  # requests that advance together; more wait
 IDLE = 2.0  # seconds without work after which the thread ends
-
-
-def _guarded(work: Callable[[], None], tickets: Sequence[Ticket]) -> None:
-    """Work for some requests; what goes wrong, such as no memory, ends them, and nobody waits for ever."""
-    try:
-        work()
-    except Exception as e:
-        for ticket in tickets:
-            if not ticket.is_done:
-                ticket.fail(e)
 
 
 class Engine:
@@ -68,7 +56,7 @@ class Engine:
         self.model, self.tokenizer, self.bank = model, tokenizer, bank
         self.prefixes = Prefixes() if prefixes is None else prefixes
         self._piece = piece
-        self.lock = InTurn()  # one step, or one change of the bank, at a time
+        self.lock = threading.RLock()  # held for a step: whoever takes it holds the engine still
         self._changed = threading.Condition()  # guards what follows
         self._waiting = Waiting(rows)
         self._joining: list[Ticket] = []  # that were taken from those that wait
@@ -119,7 +107,9 @@ class Engine:
 
         Raises:
             Overloaded: the deadline came first.
+            UsageProblem: asked by the engine's own thread.
         """
+        check_waiter(self._owner)
         with self._changed:
             while self._waiting.is_full(max_waiting):
                 if deadline is not None and time.perf_counter() >= deadline:
@@ -187,10 +177,9 @@ class Engine:
                 self._retire()
             return False
         with self.lock:
-            if running.tickets:
-                _guarded(running.step, running.tickets)
-            if ready := self._scored(new):
-                _guarded(partial(running.admit, ready), ready)
+            running.step()
+            ready = self._scored(new)
+            running.admit(ready)
         self._joining = []
         self._release([*(t for t in new if t not in ready), *running.settle()])
         return True
@@ -207,7 +196,8 @@ class Engine:
         """Tell those that asked how likely their prompts are; those that are not done by that."""
         for ticket in new:
             if ticket.request.echo:
-                _guarded(partial(self._score, ticket), [ticket])
+                with ending([ticket]):
+                    self._score(ticket)
         return [ticket for ticket in new if not ticket.is_done]
 
     def _score(self, ticket: Ticket) -> None:
@@ -229,10 +219,8 @@ class Engine:
         atexit.unregister(self.close)
 
     def _release(self, tickets: Sequence[Ticket]) -> None:
-        if tickets:
-            with self.lock:
-                for ticket in tickets:
-                    self.bank.release(loaded for loaded, _ in ticket.request.parts)
+        for ticket in tickets:
+            self.bank.release(loaded for loaded, _ in ticket.request.parts)
 
     # --- a request ---
 

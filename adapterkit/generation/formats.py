@@ -25,6 +25,7 @@ from torch import Tensor
 from adapterkit.cache import cache_folder
 from adapterkit.errors import Unsupported
 from adapterkit.files import canonical_json, sha256_bytes, write_whole
+from adapterkit.generation.aside import aside
 from adapterkit.generation.gpt2 import GPT2
 from adapterkit.generation.load import read_tensors
 from adapterkit.generation.pages import PageBank
@@ -100,7 +101,8 @@ def _on_cpu(base: Base, place: Device, precision: str, quantize: str) -> Format:
         return Format(place, 8, f"{place.said} Weights in 8 bits.")
     if quantize == "none" or precision != "auto" or _float_bytes(base) < LARGE:
         return Format(place, 0, place.said)
-    known = facts(torch.get_num_threads())
+    threads = torch.get_num_threads()
+    known = aside(lambda: facts(threads))
     return Format(place, 8 * known.is_better, f"{place.said} {_say(known)}")
 
 

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, overload
 
 from adapterkit.errors import Forked, Overloaded, UsageProblem
-from adapterkit.generation import formats, later, logprobs
-from adapterkit.generation.aside import aside
+from adapterkit.generation import calls, formats, later
 from adapterkit.generation.asking import asked
-from adapterkit.generation.requests import Request, Ticket, Written
+from adapterkit.generation.requests import Ticket
 from adapterkit.generation.resident import read_size
-from adapterkit.generation.results import Comparison, Completion, Stream, Usage
+from adapterkit.generation.results import Comparison, Completion, Stream
 from adapterkit.generation.sampling import Sampling
 from adapterkit.generation.writers import Adapter as Adapter
 from adapterkit.generation.writers import Writer, Writers
@@ -45,7 +44,7 @@ class Generator:
             size where that was measured to be faster and to read a text as well.
         force_base: use adapters of another base of the same sizes too; what they
             write then says ``forced_base``.
-        adapter_memory: bytes that loaded adapters may take on the device, or ``"2GB"``; None is a
+        memory: bytes that loaded adapters may take on the device, or ``"2GB"``; None is a
             quarter of the memory that is free once the base is loaded, half of it on a GPU. Those
             used longest ago leave, on a GPU into host memory (a quarter of what is free there), and
             come back when they are named. What requests need stays, also beyond the budget.
@@ -54,7 +53,7 @@ class Generator:
 
     Raises:
         NotFound, BaseMismatch, Damaged: from the call that names the adapter.
-        OutOfMemory: likewise; it alone takes more than ``adapter_memory``.
+        OutOfMemory: likewise; it alone takes more than ``memory``.
     """
 
     def __init__(
@@ -66,7 +65,7 @@ class Generator:
         precision: str = "auto",
         quantize: str = "auto",
         force_base: bool = False,
-        adapter_memory: int | str | None = None,
+        memory: int | str | None = None,
         max_waiting: int = MAX_WAITING,
     ) -> None:
         if max_waiting < 0:
@@ -75,9 +74,9 @@ class Generator:
             )
         store = registry if isinstance(registry, Registry) else Registry(registry)
         found = locate(str(base))
-        form = aside(lambda: formats.choose(found, device, precision, quantize))
-        memory = None if adapter_memory is None else read_size(adapter_memory)
-        self._writers = Writers(store, found, form, force_base=force_base, memory=memory)
+        form = formats.choose(found, device, precision, quantize)
+        budget = None if memory is None else read_size(memory)
+        self._writers = Writers(store, found, form, force_base=force_base, memory=budget)
         self._process = os.getpid()
         self._max_waiting = max_waiting
 
@@ -155,11 +154,23 @@ class Generator:
     def samples(
         self, prompt: str, adapter: Adapter = None, *, n: int = 1, **sampling: Any
     ) -> list[Completion]:
-        """``n`` different texts from one prompt and one seed, in one batch."""
+        """``n`` different texts from one prompt and one seed, in one batch.
+
+        Raises:
+            UsageProblem: n is not 1 or more.
+        """
+        if n < 1:
+            raise UsageProblem(f"n is {n}; it must be 1 or more.", hint="n=3")
         return self._write([prompt] * n, [adapter] * n, sampling, numbered=True)
 
     def compare(self, prompt: str, adapters: Sequence[Adapter], **sampling: Any) -> Comparison:
-        """One prompt by many adapters (None is the base): one seed, one setting, one batch."""
+        """One prompt by many adapters (None is the base): one seed, one setting, one batch.
+
+        Raises:
+            UsageProblem: no adapters.
+        """
+        if not adapters:
+            raise UsageProblem("there is nothing to compare.", hint='gen.compare(prompt, [None, "noir"])')
         shared = Sampling().with_(**asked(sampling).changes)
         return Comparison(
             prompt, tuple(self._write([prompt] * len(adapters), list(adapters), sampling, shared=shared))
@@ -176,10 +187,12 @@ class Generator:
 
     async def agenerate(self, prompt: str, adapter: Adapter = None, **sampling: Any) -> Completion:
         """The completion, without holding up the event loop."""
+        await asyncio.to_thread(self.writer, adapter)  # loading takes a while
         return await asyncio.wrap_future(self.submit(prompt, adapter, **sampling))
 
     async def astream(self, prompt: str, adapter: Adapter = None, **sampling: Any) -> AsyncIterator[str]:
         """Pieces of text, without holding up the event loop."""
+        await asyncio.to_thread(self.writer, adapter)
         ticket, _ = self._begin(prompt, adapter, sampling)
         async for piece in later.pieces(ticket):
             yield piece
@@ -192,11 +205,21 @@ class Generator:
 
     def adapters(self) -> list[Version]:
         """The versions that are loaded, those used last at the end."""
+        self._check_process()
         return self._writers.versions()
 
-    def load(self, *what: str | Path | Version) -> list[Version]:
-        """Load adapters before they are needed; a path is a packed file or PEFT folder, and needs no registry."""
-        return [v for each in what for v, _ in self.writer(each).versions]
+    def load(self, *what: str | Path | Version, pin: bool = False) -> list[Version]:
+        """Load adapters before they are needed.
+
+        Args:
+            what: a path is a packed file or a PEFT folder, and needs no registry.
+            pin: keep them loaded until they are unloaded, however much memory others need.
+        """
+        with self._writers.lock:
+            loaded = [v for each in what for v, _ in self.writer(each).versions]
+            if pin:
+                self._writers.pin(loaded)
+        return loaded
 
     def unload(self, ref: str | Version) -> None:
         """Give an adapter's memory back; the next call that names it loads it again."""
@@ -232,7 +255,7 @@ class Generator:
             settings = writer.defaults.with_(**how.changes)
             request = how.request(prompt, writer.parts, settings)
             [ticket] = writer.engine.submit([request], max_waiting=self._max_waiting)
-        return ticket, lambda: _completion(prompt, writer, settings, how.seed, ticket.result())
+        return ticket, lambda: calls.completion(prompt, writer, settings, how.seed, ticket.result())
 
     @cached_property
     def _beams(self) -> Beams:
@@ -252,7 +275,7 @@ class Generator:
         self._check_process()
         if sampling.get("num_beams", 1) != 1:
             found = self._beams.write(prompts, adapters, sampling, samples=numbered and len(prompts) > 1)
-            return [_completion(*each) for each in found]
+            return [calls.completion(*each) for each in found]
         how = asked(sampling)
         while True:
             with self._writers.lock:  # so that nothing is unloaded between the look-up and the requests
@@ -263,62 +286,15 @@ class Generator:
                     for i, (p, w, s) in enumerate(zip(prompts, writers, settings, strict=True))
                 ]
                 try:
-                    tickets = _submitted(writers, requests, self._max_waiting)
+                    tickets = calls.submitted(writers, requests, self._max_waiting)
                     break
                 except Overloaded:
                     full = {id(w.engine): w.engine for w in writers}
             for engine in full.values():  # outside the lock, so that others may load and close meanwhile
                 engine.wait_for_room(self._max_waiting, how.deadline)
-        zipped = zip(prompts, writers, settings, _results(tickets), strict=True)
-        return [_completion(p, w, s, how.seed, r) for p, w, s, r in zipped]
-
-
-def _submitted(writers: list[Writer], requests: list[Request], max_waiting: int) -> list[Ticket]:
-    """A ticket each; those of one engine are enqueued together, and none when one is refused."""
-    tickets: dict[int, Ticket] = {}
-    try:
-        for engine in {id(w.engine): w.engine for w in writers}.values():
-            chosen = [i for i, w in enumerate(writers) if w.engine is engine]
-            some = engine.submit([requests[i] for i in chosen], max_waiting=max_waiting)
-            tickets |= zip(chosen, some, strict=True)
-    except BaseException:
-        for ticket in tickets.values():
-            ticket.cancel()
-        raise
-    return [tickets[i] for i in range(len(requests))]
-
-
-def _results(tickets: list[Ticket]) -> list[Written]:
-    """What was written; an interrupt, or an error of one, ends all."""
-    for ticket in tickets:
-        ticket.mute()
-    try:
-        return [ticket.result() for ticket in tickets]
-    except BaseException:
-        for ticket in tickets:
-            ticket.cancel()
-        raise
+        zipped = zip(prompts, writers, settings, calls.results(tickets), strict=True)
+        return [calls.completion(p, w, s, how.seed, r) for p, w, s, r in zipped]
 
 
 def _is_list(adapter: object) -> bool:
     return isinstance(adapter, Sequence) and not isinstance(adapter, str)
-
-
-def _completion(prompt: str, writer: Writer, sampling: Sampling, seed: int, written: Written) -> Completion:
-    return Completion(
-        text=written.text,
-        prompt=prompt,
-        adapter=writer.text,
-        digests=writer.digests,
-        finish_reason=written.finish_reason,
-        stopped_by=written.stopped_by,
-        seed=seed,
-        sampling=sampling,
-        usage=Usage(
-            written.prompt_tokens, written.new_tokens, written.cut_tokens, written.first_token_seconds
-        ),
-        seconds=written.seconds,
-        forced_base=writer.forced_base,
-        kept_prefix=written.kept_tokens if written.is_of_others else 0,
-        logprobs=None if written.scores is None else logprobs.told(written.scores, writer.engine.tokenizer),
-    )

@@ -7,9 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from weakref import WeakValueDictionary
 
-from adapterkit.generation.engine import Engine
-from adapterkit.registry.version import Version
-
 
 class Holding:
     """``with holding:`` keeps loaded what this thread looks up inside it, until it leaves.
@@ -58,31 +55,3 @@ class _Named:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-
-
-class FullBase:
-    """A full fine-tune: an engine of its own, closed when it is unloaded and no caller is about to use it."""
-
-    def __init__(self, version: Version, engine: Engine) -> None:
-        self.version, self.engine = version, engine
-        self._guard = threading.Lock()
-        self._callers, self._is_leaving = 0, False
-
-    def take(self) -> None:
-        with self._guard:
-            self._callers += 1
-
-    def release(self) -> None:
-        self._change(callers=-1)
-
-    def leave(self) -> None:
-        """What it writes ends."""
-        self._change(leaving=True)
-
-    def _change(self, callers: int = 0, leaving: bool = False) -> None:
-        with self._guard:
-            self._callers += callers
-            self._is_leaving |= leaving
-            ends = self._is_leaving and not self._callers
-        if ends:
-            self.engine.close()

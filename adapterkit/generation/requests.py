@@ -60,6 +60,19 @@ class Written:
     scores: list[Scored] | None = None  # of each token, those of the prompt first with echo; None: not asked
 
 
+def check_waiter(writer: threading.Thread | None) -> None:
+    """Whether this thread may wait for what another one writes.
+
+    Raises:
+        UsageProblem: it is the one that writes, which would wait for itself.
+    """
+    if threading.current_thread() is writer:
+        raise UsageProblem(
+            "who is told of a text can't wait for another one: the same thread writes it.",
+            hint="gen.submit(...) does not wait",
+        )
+
+
 class Ticket:
     """A request on its way. The engine's thread writes to it; any thread may read, wait or cancel.
 
@@ -130,11 +143,8 @@ class Ticket:
             Forked: it is written in the process that this one was forked from.
             UsageProblem: asked by the thread that writes it, which would wait for itself.
         """
-        if threading.current_thread() is self.writer and not self.is_done:
-            raise UsageProblem(
-                "who is told of a text can't wait for another one: the same thread writes it.",
-                hint="gen.submit(...) does not wait",
-            )
+        if not self.is_done:
+            check_waiter(self.writer)
         while not self._done.wait(1.0):  # an interrupt is seen between two waits on every system
             self._check_process()
         if self.failure is not None:

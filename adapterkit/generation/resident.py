@@ -51,9 +51,7 @@ def read_size(size: int | str) -> int:
     """
     told = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?)b?", str(size).strip().lower())
     if told is None or isinstance(size, bool) or (told[3] and not told[2]):
-        raise UsageProblem(
-            f"{size!r} is no size of memory.", hint="adapter_memory='2GB', or a number of bytes"
-        )
+        raise UsageProblem(f"{size!r} is no size of memory.", hint="memory='2GB', or a number of bytes")
     return int(float(told[1]) * (1024 if told[3] else 1000) ** UNITS[told[2]])
 
 
@@ -68,10 +66,10 @@ class Resident:
     def __init__(self, bank: PageBank, budget: Budget) -> None:
         self.bank, self.budget = bank, budget
         self._guard = threading.Lock()
-        self._loaded: OrderedDict[str, tuple[Version, Loaded]] = (
-            OrderedDict()
-        )  # by digest, used last at the end
-        self._beside: OrderedDict[str, Prepared] = OrderedDict()  # in host memory, likewise
+        # by digest, used last at the end: on the device, and in host memory
+        self._loaded: OrderedDict[str, tuple[Version, Loaded]] = OrderedDict()
+        self._beside: OrderedDict[str, Prepared] = OrderedDict()
+        self._kept: dict[str, Loaded] = {}  # until they are unloaded
 
     def versions(self) -> list[Version]:
         """Those on the device, used last at the end."""
@@ -85,8 +83,12 @@ class Resident:
                 return None
             self._loaded.move_to_end(version.digest)
             _, loaded = self._loaded[version.digest]
-            self.bank.pin([loaded])
-            self._make_room(0)  # where requests that are done by now had passed the budget
+            self.bank.pin([loaded])  # first, or it might have to leave itself
+            try:
+                self._make_room(0)  # where requests that are done by now had passed the budget
+            except BaseException:  # no host memory
+                self.bank.release([loaded])
+                raise
             return loaded
 
     def put(self, version: Version, read: Callable[[], Prepared]) -> Loaded:
@@ -110,9 +112,18 @@ class Resident:
             self._loaded[version.digest] = version, loaded
             return loaded
 
+    def keep(self, version: Version) -> None:
+        """Let an adapter that is on the device stay there until it is unloaded."""
+        with self._guard:
+            if version.digest in self._loaded and version.digest not in self._kept:
+                _, self._kept[version.digest] = self._loaded[version.digest]
+                self.bank.pin([self._kept[version.digest]])
+
     def unload(self, version: Version) -> None:
         """Forget an adapter; its pages are free once no request needs them."""
         with self._guard:
+            if (kept := self._kept.pop(version.digest, None)) is not None:
+                self.bank.release([kept])
             self._beside.pop(version.digest, None)
             _, loaded = self._loaded.pop(version.digest, (None, None))
             if loaded is not None:
@@ -146,7 +157,7 @@ def _share(place: torch.device) -> int:
 def _too_large(version: Version, size: int, budget: int) -> OutOfMemory:
     return OutOfMemory(
         f"{version.ref} takes {human_size(size)} of memory; all adapters together may take {human_size(budget)}.",
-        hint=f'Generator(..., adapter_memory="{human_size(size * 1.05)}"), or more for several',
+        hint=f'Generator(..., memory="{human_size(size * 1.05)}"), or more for several',
         code="adapter-memory",
         details={"ref": version.ref, "bytes": size, "budget": budget},
     )

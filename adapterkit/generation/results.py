@@ -14,6 +14,7 @@ from adapterkit.generation.sampling import Sampling
 class Usage:
     prompt_tokens: int  # that were read
     new_tokens: int
+    kept_tokens: int = 0  # of those, that had been read for an earlier text
     cut_tokens: int = 0  # of the prompt's beginning, that the base could not see (overflow="left")
     first_token_seconds: float = 0.0  # from the request to its first token
 
@@ -65,12 +66,15 @@ class Comparison:
         return iter(self.completions)
 
     def __str__(self) -> str:
-        width = max(len(c.adapter) for c in self.completions)
+        width = max((len(c.adapter) for c in self.completions), default=0)
         return "\n".join(f"{c.adapter:<{width}}  {c.prompt}{c.text}" for c in self.completions)
 
 
 class Stream:
-    """Iterates over pieces of text as they come; ``completion`` is there when it is done."""
+    """Iterates over pieces of text as they come; ``completion`` is there when it is done.
+
+    ``with`` closes it at the end of the block. One that nobody holds any more is written no further.
+    """
 
     def __init__(
         self, pieces: Iterable[str], finish: Callable[[], Completion], cancel: Callable[[], None]
@@ -82,8 +86,24 @@ class Stream:
         yield from self._pieces
         self.completion = self._finish()
 
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            self.close()
+        except Exception:
+            if error is None:  # else it is the error of the block that is told
+                raise
+
+    def __del__(self) -> None:
+        if self.completion is None:
+            self._cancel()  # which takes no lock: whatever thread frees this may hold it
+
     def close(self) -> None:
         """Stop writing; what was written so far is the completion."""
+        if self.completion is not None:
+            return
         self._cancel()
         for _ in self._pieces:
             pass

@@ -9,7 +9,8 @@ engine's thread comes here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor
@@ -25,6 +26,17 @@ from adapterkit.generation.requests import Ticket
 from adapterkit.generation.routes import Routes
 
 
+@contextmanager
+def ending(tickets: Sequence[Ticket]) -> Iterator[None]:
+    """What goes wrong, such as no memory, ends these requests and no others."""
+    try:
+        yield
+    except Exception as e:
+        for ticket in tickets:
+            if not ticket.is_done:
+                ticket.fail(e)
+
+
 class Running:
     """Requests with their cache and their routes.
 
@@ -37,6 +49,7 @@ class Running:
         self._model, self._bank, self._prefixes = model, bank, prefixes
         self._writing: list[Ticket] = []  # those with a row
         self._reading: list[Reading] = []
+        self._failed: list[Ticket] = []  # before they came to either
         self._routes = Routes(bank)
         self._cache: Cache | None = None
 
@@ -46,37 +59,32 @@ class Running:
 
     def admit(self, new: Sequence[Ticket]) -> None:
         """Read the prompts of new requests, in one pass, and draw the first token of each; long ones only begin."""
-        short = []
-        for ticket in new:
-            reads = ticket.request.reads
-            n, prefix = self._prefixes.find(ticket.request.parts if reads is None else reads, ticket.ids)
-            ticket.written.kept_tokens = n
-            if prefix is not None or len(ticket.ids) > self._piece:
-                self._reading.append(Reading(self._model, self._bank, ticket, prefix, n))
-            else:
-                short.append(ticket)
+        short = [ticket for ticket in new if not self._begin(ticket)]
         if short:
-            longest = max(len(t.ids) for t in short)
-            ids = [t.ids + [0] * (longest - len(t.ids)) for t in short]
-            route = self._bank.route([t.request.parts for t in short])
-            cache, first = self._join(short)
-            device = self._bank.device
-            lengths = torch.tensor([len(t.ids) for t in short], device=device)
-            given = torch.tensor(ids, device=device)
-            self._draw(short, self._model.prefill(given, lengths, cache, route, first=first))
+            with ending(short):
+                cache, first = self._join(short)
+                longest = max(len(t.ids) for t in short)
+                device = self._bank.device
+                ids = torch.tensor([t.ids + [0] * (longest - len(t.ids)) for t in short], device=device)
+                lengths = torch.tensor([len(t.ids) for t in short], device=device)
+                route = self._bank.route([t.request.parts for t in short])
+                self._draw(short, self._model.prefill(ids, lengths, cache, route, first=first))
 
     def step(self) -> None:
         """One token more for every request that writes, and a piece more of a prompt."""
         if tickets := list(self._writing):
-            device = self._bank.device
-            last = torch.tensor([t.ids[-1] for t in tickets], device=device)
-            positions = torch.tensor([len(t.ids) - 1 for t in tickets], device=device)
-            self._draw(tickets, self._model.step(last, positions, self._room(), self._routes.route()))
+            with ending(tickets):
+                device = self._bank.device
+                last = torch.tensor([t.ids[-1] for t in tickets], device=device)
+                positions = torch.tensor([len(t.ids) - 1 for t in tickets], device=device)
+                logits = self._model.step(last, positions, self._room(), self._routes.route())
+                self._draw(tickets, logits)
         self._read()
 
     def settle(self) -> list[Ticket]:
         """Take those that are done out; they are returned."""
-        done = [t for t in self.tickets if t.is_done]
+        done = [t for t in [*self.tickets, *self._failed] if t.is_done]
+        self._failed = []
         self._reading = [r for r in self._reading if not r.ticket.is_done]
         for place in reversed(range(len(self._writing))):  # from the end: the last one may be done too
             if self._writing[place].is_done:
@@ -87,23 +95,33 @@ class Running:
 
     # --- prompts ---
 
+    def _begin(self, ticket: Ticket) -> bool:
+        """Whether a prompt is read in pieces: it is long, or its beginning was kept."""
+        reads = ticket.request.reads
+        n, prefix = self._prefixes.find(ticket.request.parts if reads is None else reads, ticket.ids)
+        if prefix is None and len(ticket.ids) <= self._piece:
+            return False
+        try:
+            self._reading.append(Reading(self._model, self._bank, ticket, prefix, n))
+        except Exception as e:  # no memory for its cache
+            ticket.fail(e)
+            self._failed.append(ticket)
+        ticket.written.kept_tokens = n
+        return True
+
     def _read(self) -> None:
         """Pieces of the prompts that came first, as many tokens as those who write can wait for."""
         left = self._piece if self._writing else self._model.context
-        while self._reading and left > 0:
-            reading = self._reading[0]
-            if reason := reading.ticket.ending:
-                reading.ticket.finish(reason)
-            if reading.ticket.is_done:
-                self._reading.pop(0)
-                continue
-            try:
-                left -= reading.piece(left)
+        for reading in list(self._reading):
+            ticket = reading.ticket
+            if reason := ticket.ending:  # also of one whose turn has not come
+                ticket.finish(reason)
+            with ending([ticket]):
+                while left > 0 and reading.logits is None and not ticket.is_done:
+                    left -= reading.piece(left)
                 if reading.logits is not None:
-                    self._reading.pop(0)
+                    self._reading.remove(reading)
                     self._write(reading)
-            except Exception as e:  # such as no memory: of this one only
-                reading.ticket.fail(e)
 
     def _write(self, reading: Reading) -> None:
         """A prompt that was read comes to a row."""
@@ -128,15 +146,19 @@ class Running:
             if ticket.written.finish_reason == "error":
                 cache.clear(place)  # 0 x NaN is NaN, for whoever comes to this row
             elif ticket.request.keeps is not None:
-                ids = tuple(ticket.ids[:-1])  # the last one was drawn, but not read
-                kept = Prefix(ids, cache.taken(place, len(ids)), ticket.written.prompt_tokens)
-                self._prefixes.keep(ticket.request.keeps, kept)
+                self._keep(ticket, cache, place)
         if place != last:
             if cache is not None:
                 cache.move(last, place, len(self._writing[last].ids))
             self._writing[place] = self._writing[last]
         self._writing.pop()
         self._routes.leave(place)
+
+    def _keep(self, ticket: Ticket, cache: Cache, place: int) -> None:
+        ids = tuple(ticket.ids[:-1])  # the last one was drawn, but not read
+        with suppress(RuntimeError, MemoryError):  # no room for a copy that only saves time
+            kept = Prefix(ids, cache.taken(place, len(ids)), ticket.written.prompt_tokens)
+            self._prefixes.keep(ticket.request.keeps, kept)
 
     def _room(self) -> Cache:
         # doubled, or each one that joins would copy all of it

@@ -63,6 +63,10 @@ class Sampling:
                     hint=f"did you mean {close!r}?" if close else f"there are: {', '.join(sorted(known))}",
                 )
         stop = changes.get("stop", self.stop) or ()
+        if not isinstance(stop, str) and not (
+            isinstance(stop, Iterable) and all(isinstance(s, str) for s in stop)
+        ):
+            raise UsageProblem(f"stop is {stop!r}; it must be a text or several.", hint='stop=["\\n\\n"]')
         changes["stop"] = (stop,) if isinstance(stop, str) else tuple(s for s in stop if s)
         written = _written(changes.pop("logit_bias", self.logit_bias))
         changed = replace(self, **changes, logit_bias=())

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Generator as Yields
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,7 +84,6 @@ class Session:
             )
         self._generator, self._adapter, self.sampling = generator, adapter, dict(sampling)
         self.wrap, self._overflow = wrap, overflow
-        self._memory: Memory = (None, None)
         self.last: Completion | None = None
         self.clear()
 
@@ -94,6 +94,8 @@ class Session:
         self._ended = True  # the last answer ended by itself, it was not cut
         self._from = 0  # where the text begins that is read: the pair that is asked
         self._turns: list[_Turn] = []  # as things stood before each: for retry and undo
+        self._memory: Memory = (None, None)
+        self._of_others = sys.maxsize  # tokens of what is kept that other writers read, at most
 
     @property
     def adapter(self) -> str:
@@ -129,12 +131,17 @@ class Session:
                 f"{after.text} can't go on from what {before.text} made of the text: a full fine-tune is another base.",
                 hint="switch(adapter), which reads the text again",
             )
+        goes_on = before.parts if self._memory[0] is None else self._memory[0]
         # a key of its own: what several writers made of a text is of no use to another one
-        self._memory = (self._memory[1] or before.parts, object()) if keep else (None, None)
+        self._memory = (goes_on, object()) if keep else (None, None)
+        self._of_others = sys.maxsize
         self._adapter = adapter
 
     def stream(self, said: str = "") -> Pieces:
-        """Go on from the text and what was said; pieces as they come. Leaving them ends the writing."""
+        """Go on from the text and what was said; pieces as they come. Leaving them ends the writing.
+
+        Nothing happens before the first piece is asked for.
+        """
         form = self.form
         self._turns.append(_Turn(self.text, self._ended, self._from, said))
         try:
@@ -146,8 +153,12 @@ class Session:
             raise
         yield from self._answer(form, stream)
 
-    def retry(self) -> Pieces:
+    def retry(self) -> str:
         """The last answer again, with another seed unless one was given."""
+        return "".join(self.stream_retry())
+
+    def stream_retry(self) -> Pieces:
+        """The last answer again, in pieces as they come; nothing happens before the first is asked for."""
         turns, as_it_was = list(self._turns), (self.text, self._ended, self._from)
         said = self.undo() if turns else ""
         try:
@@ -227,12 +238,25 @@ class Session:
             raise
         finally:
             if done := stream.completion:
-                self._memory = (self._memory[1], self._memory[1])
-                self.last, self._ended = done, done.finish_reason == "stop"
+                self.last, self._ended = self._remembered(done), done.finish_reason == "stop"
                 turn.passage = Passage(
                     turn.said, text, done.adapter, done.digests, done.seed, settings,
                     done.finish_reason, done.forced_base,
                 )  # fmt: skip
+
+    def _remembered(self, done: Completion) -> Completion:
+        """Have the next turn go on from this one; the completion tells only of tokens that others read.
+
+        What was kept since a switch has tokens that the present writer read, too.
+        """
+        own = self._memory[1]
+        if own is None:
+            return done
+        kept = min(self._of_others, done.kept_prefix)
+        if done.usage.new_tokens:  # else it may have ended before it was read
+            self._of_others = kept
+            self._memory = (own, own) if kept else (None, None)
+        return replace(done, kept_prefix=kept)
 
     def _settings(self, form: Template | Prompt | None) -> dict[str, Any]:
         if not isinstance(form, Template):

@@ -35,6 +35,7 @@ class Store:
     def __init__(self, layers: int, size: int, dtype: torch.dtype, device: torch.device) -> None:
         self._page, self._dtype, self._device = (layers, RANKS, size), dtype, device
         self._map: mmap.mmap | None = None
+        self._written: set[int] = set()  # pages that are not zero; the others have no memory yet
         self.tensor = self._made(LEAST)
 
     def ensure(self, pages: int) -> bool:
@@ -43,15 +44,19 @@ class Store:
         if pages <= had:
             return False
         old, more = self.tensor, self._made(max(pages, had + had // 2))
-        more[:had] = old
+        if self._map is None:
+            more[:had] = old
+        else:
+            for page in self._written:  # a copy of the others, all zeros, would take their memory
+                more[page] = old[page]
         self.tensor = more
         return True
 
     def put(self, page: int, raw: Raw) -> None:
         """Write a page ``(layers, RANKS, n)``."""
-        if (
-            self._device.type == "cpu"
-        ):  # one plain copy; torch would wake its threads, whose cores a step needs
+        self._written.add(page)
+        if self._device.type == "cpu":
+            # one plain copy; torch would wake its threads, whose cores a step needs
             self._bits()[page] = raw
         else:
             self.tensor[page].copy_(torch.from_numpy(raw).view(self._dtype))
@@ -63,6 +68,7 @@ class Store:
 
     def clear(self, page: int) -> None:
         """Make a page zero; 0 x NaN is NaN, so whoever comes next must find nothing."""
+        self._written.discard(page)
         if self._device.type != "cpu":
             self.tensor[page].zero_()
             return
@@ -73,15 +79,17 @@ class Store:
             self._bits()[page] = 0
             return
         self._map[begin:first], self._map[last:end] = bytes(first - begin), bytes(end - last)
-        self._map.madvise(mmap.MADV_DONTNEED, first, last - first)  # zeros from here on
+        try:
+            self._map.madvise(mmap.MADV_DONTNEED, first, last - first)  # zeros from here on
+        except OSError:  # memory that is locked (mlockall) can't be given back
+            self._bits()[page] = 0
 
     def _bits(self) -> Raw:
         seen: Raw = self.tensor.view(raw_type(self._dtype)).numpy()
         return seen
 
-    @torch.inference_mode(
-        False
-    )  # or nothing could be learned through its numbers, nor written outside of that mode
+    # in inference mode nothing could be learned through its numbers, nor written outside of that mode
+    @torch.inference_mode(False)
     def _made(self, pages: int) -> Tensor:
         self._map = _reserved(pages, math.prod(self._page) * self._dtype.itemsize, self._device)
         if self._map is None:
@@ -112,7 +120,9 @@ def can_reserve() -> bool:
         return False
     import resource
 
-    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+    # both count private addresses, also those that nothing was written to
+    limits = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
+    if any(limit != resource.RLIM_INFINITY for limit in limits):
         return False
     with suppress(OSError):
         return Path("/proc/sys/vm/overcommit_memory").read_text().strip() != "2"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from weakref import WeakSet
 
 from adapterkit.errors import Unsupported
 from adapterkit.generation import load as loading
@@ -14,7 +16,7 @@ from adapterkit.generation.aside import aside
 from adapterkit.generation.engine import Engine
 from adapterkit.generation.fit import check_base
 from adapterkit.generation.formats import Format
-from adapterkit.generation.holding import FullBase, Holding, OneEach
+from adapterkit.generation.holding import Holding, OneEach
 from adapterkit.generation.pages import Loaded
 from adapterkit.generation.prepared import Prepared, prepare
 from adapterkit.generation.requests import Parts
@@ -71,9 +73,13 @@ class Writers:
         self._memory = memory
         self._one_each = OneEach()  # what several ask for at once is loaded once
         self._served: tuple[Engine, Resident] | None = None  # the base, and what is loaded beside it
-        self._full: dict[str, FullBase] = {}  # by digest
+        self._guard = threading.Lock()  # for the next three
+        self._full: dict[str, tuple[Version, Engine]] = {}  # by digest
+        self._leaving: WeakSet[Engine] = WeakSet()  # unloaded, and some may write a text to its end
+        self._closings = 0
+        self._settings: dict[str, Sampling] = {}  # by digest
         self._forced: set[str] = set()  # digests of those used on another base than theirs
-        self._shipped: dict[tuple[Path, int, int], Version] = {}  # without a registry, by place and times
+        self._shipped: dict[tuple[object, ...], Version] = {}  # without a registry, by ``_stamp``
         self._visitors: tempfile.TemporaryDirectory[str] | None = None
 
     def of(self, adapter: Adapter) -> Writer:
@@ -88,37 +94,58 @@ class Writers:
         text = ",".join(v.ref if w is None else f"{v.ref}={w:g}" for v, w in resolved) or "base"
         versions = tuple((v, 1.0 if w is None else w) for v, w in resolved)
         forced = any(v.digest in self._forced or v.manifest["base"].get("forced") for v, _ in versions)
-        return Writer(versions, text, _defaults(resolved), engine, parts, forced)
+        return Writer(versions, text, self._defaults(resolved), engine, parts, forced)
 
     def versions(self) -> list[Version]:
         """Those that are loaded, used last at the end; full fine-tunes before."""
         served = self._served
-        return [f.version for f in list(self._full.values())] + (served[1].versions() if served else [])
+        with self._guard:
+            full = [version for version, _ in self._full.values()]
+        return full + (served[1].versions() if served else [])
+
+    def pin(self, versions: Iterable[Version]) -> None:
+        """Keep adapters that are loaded until they are unloaded; a full fine-tune is kept anyway."""
+        if (served := self._served) is not None:
+            for version in versions:
+                served[1].keep(version)
 
     def unload(self, version: Version) -> None:
-        """Give a version's memory back, once no request needs it."""
-        if self._served is not None:
-            self._served[1].unload(version)
-        with self._one_each(version.digest):
-            full = self._full.pop(version.digest, None)
-        if full is not None:
-            full.leave()
+        """Give a version's memory back, once no request needs it.
+
+        The engine of a full fine-tune is let go of: its thread ends when there was
+        nothing to write for a while, and then nobody holds it.
+        """
+        if (served := self._served) is not None:
+            served[1].unload(version)
+        with self._one_each(version.digest), self._guard:
+            _, engine = self._full.pop(version.digest, (None, None))
+            if engine is not None:
+                self._leaving.add(engine)
 
     def close(self) -> None:
         """Let go of everything; what is written ends."""
-        with self._one_each("base"), self._one_each("shipped"):
-            engines = [full.engine for full in self._full.values()] + (
-                [self._served[0]] if self._served else []
-            )
+        with self._one_each("base"), self._one_each("shipped"), self._guard:
+            engines = [*(engine for _, engine in self._full.values()), *self._leaving]
+            engines += [self._served[0]] if self._served else []
             self._served, visitors, self._visitors = None, self._visitors, None
             self._full.clear()
+            self._leaving.clear()
             self._shipped.clear()
+            self._closings += 1
         for engine in engines:  # outside the locks: who is told of an end may ask for something
             engine.close()
         if visitors is not None:
             visitors.cleanup()
 
     # --- resolving ---
+
+    def _defaults(self, resolved: Resolved) -> Sampling:
+        """The settings of the one adapter; a blend has the library's unless its parents agree."""
+        for version, _ in resolved:
+            if version.digest not in self._settings:  # a recipe is read and checked once
+                self._settings[version.digest] = from_spec(version.recipe.sample)
+        found = {self._settings[version.digest] for version, _ in resolved}
+        return found.pop() if len(found) == 1 else Sampling()
 
     def _resolve(self, adapter: Adapter) -> Resolved:
         if adapter is None:
@@ -135,8 +162,7 @@ class Writers:
     def _shipped_version(self, path: Path) -> Version:
         """A packed file or a PEFT folder as a version of a registry of its own, gone with this object."""
         real = path.expanduser().resolve()
-        info = real.stat() if real.exists() else None
-        key = (real, info.st_mtime_ns if info else 0, info.st_size if info else 0)
+        key = _stamp(real)
         with self._one_each("shipped"):
             if key not in self._shipped:
                 if self._visitors is None:
@@ -183,16 +209,22 @@ class Writers:
 
     def _full_engine(self, version: Version) -> Engine:
         with self._one_each(version.digest):
-            if version.digest not in self._full:
-                engine = aside(lambda: loading.full_engine(version, self.form.device, bits=self.form.bits))
-                self._full[version.digest] = FullBase(version, engine)
-            full = self._full[version.digest]
-            full.take()
-        self.lock.until_left(full.release)
-        return full.engine
+            with self._guard:
+                known, closings = self._full.get(version.digest), self._closings
+            if known is not None:
+                return known[1]
+            engine = aside(lambda: loading.full_engine(version, self.form.device, bits=self.form.bits))
+            with self._guard:
+                is_late = closings != self._closings
+                if not is_late:
+                    self._full[version.digest] = version, engine
+        if is_late:  # all was closed meanwhile; whoever asks this one is told so
+            engine.close()
+        return engine
 
 
-def _defaults(resolved: Resolved) -> Sampling:
-    """The settings of the one adapter; a blend has the library's unless its parents agree."""
-    found = {from_spec(v.recipe.sample) for v, _ in resolved}
-    return found.pop() if len(found) == 1 else Sampling()
+def _stamp(path: Path) -> tuple[object, ...]:
+    """What changes when a packed file, or a file of a PEFT folder, does."""
+    files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+    told = [(p.name, p.stat()) for p in files if p.exists()]
+    return (path, *((name, s.st_mtime_ns, s.st_size, s.st_ino) for name, s in told))

@@ -173,3 +173,37 @@ def test_generate_says_nothing_of_a_form_when_there_is_no_need(generate: Cli, ar
 def test_generate_leaves_the_prompt_as_it_is(generate: Cli) -> None:
     _, out, _ = generate("chatter", "The lamp", "--json")
     assert json.loads(out)["completions"][0]["prompt"] == "The lamp"
+
+
+# --- /set ---
+
+
+@pytest.mark.parametrize("seed", ["abc", "1.5", "true", "[1]"])
+def test_a_seed_that_is_none_is_told_at_once_and_the_chat_goes_on(
+    chat: Callable[..., tuple[str, str]], seed: str
+) -> None:
+    out, err = chat(
+        f"/set seed {seed}\nThe lamp\n/set seed 3\n/retry\n/save t.txt\n", "plain", "--max-new-tokens", "3"
+    )
+    assert "it must be a whole number" in err
+    assert " seed is 3" in out
+    assert json.loads(Path("t.json").read_text())["passages"][0]["seed"] == 3
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        (r"\n\n", "\n\n"),
+        (r"a\tb", "a\tb"),
+        (r"\\n", r"\n"),
+        ("é海", "é海"),
+        (r"\x", r"\x"),
+        ("end\\", "end\\"),
+    ],
+)
+def test_a_stop_is_kept_as_it_was_typed_but_for_line_ends_tabs_and_slashes(
+    chat: Callable[..., tuple[str, str]], typed: str, kept: str
+) -> None:
+    chat(f"/set stop {typed}\nThe lamp\n/save t.txt\n", "plain", "--max-new-tokens", "3")
+    (passage,) = json.loads(Path("t.json").read_text())["passages"]
+    assert passage["settings"]["stop"] == kept

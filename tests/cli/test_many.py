@@ -81,3 +81,40 @@ def test_a_long_prompt_is_an_error_unless_its_beginning_may_go(cli: Cli, here: R
     assert (code, "--overflow left" in err) == (1, True)
     code, _, err = cli("generate", "noir", long, "--overflow", "left", *SHORT)
     assert (code, "tokens of the prompt were left out" in err) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("job", "told"),
+    [
+        ({"temprature": 1}, "unknown sampling setting 'temprature'"),
+        ({"temperature": 99}, "temperature is 99"),
+        ({"seed": "x"}, "seed is 'x'; it must be a whole number"),
+        ({"memory": [1, 2]}, "unknown sampling setting 'memory'"),
+        ({"adapter": "nobody"}, "no adapter named 'nobody'"),
+        ({"adapter": 3}, "3 is not an adapter"),
+        ({"adapter": {"noir": "much"}}, "'much' in 'noir=much' is not a weight"),
+    ],
+)
+def test_a_job_that_can_not_be_asked_for_is_named_before_anything_is_written(
+    cli: Cli, here: Registry, monkeypatch: pytest.MonkeyPatch, job: dict[str, object], told: str
+) -> None:
+    monkeypatch.setattr(many, "write", lambda *_: pytest.fail("it was begun"))
+    jobs = [{"prompt": "The"}, {"prompt": "The", **job}]
+    Path("p.jsonl").write_text("\n".join(json.dumps(j) + "\n" for j in jobs))
+    code, _, err = cli("generate", "noir", "--prompts", "p.jsonl", "--out", "t.jsonl", *SHORT)
+    assert (code, f"p.jsonl line 3: {told}" in err) == (1, True), err
+
+
+def test_a_job_may_have_a_blend_of_its_own(cli: Cli, here: Registry) -> None:
+    Path("p.jsonl").write_text(json.dumps({"prompt": "The", "adapter": {"noir": 0.5, "shanty": 0.5}}) + "\n")
+    cli("generate", "noir", "--prompts", "p.jsonl", "--out", "t.jsonl", *SHORT)
+    assert json.loads(Path("t.jsonl").read_text())["adapter"] == "noir@1=0.5,shanty@1=0.5"
+
+
+@pytest.mark.parametrize("words", [["-p", "The"], ["-n", "3"]])
+def test_what_is_for_one_prompt_is_refused_beside_a_file_of_them(
+    cli: Cli, here: Registry, words: list[str]
+) -> None:
+    Path("p.txt").write_text("The lamp\n")
+    code, _, err = cli("generate", "noir", "--prompts", "p.txt", "--out", "t.jsonl", *words)
+    assert (code, "-p and -n are for one prompt" in err, Path("t.jsonl").exists()) == (2, True, False)

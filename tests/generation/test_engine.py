@@ -15,7 +15,7 @@ import torch
 from adapterkit.errors import AdapterKitError, PromptTooLong
 from adapterkit.generation import engine as engines
 from adapterkit.generation import load as loading
-from adapterkit.generation.engine import Engine, InTurn
+from adapterkit.generation.engine import Engine
 from adapterkit.generation.requests import Request, Ticket
 from adapterkit.generation.sampling import Sampling
 from adapterkit.model.base import Base
@@ -205,25 +205,6 @@ assert futures[0].result().text
     argv = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_a_lock_in_turn_is_handed_on_in_the_order_it_was_asked_for() -> None:
-    lock, order, begun = InTurn(), [], []
-
-    def take(i: int) -> None:
-        with lock:
-            order.append(i)
-
-    with lock:
-        for i in range(5):
-            thread = threading.Thread(target=take, args=(i,))
-            thread.start()
-            while len(lock._line) < i + 2:
-                pass
-            begun.append(thread)
-    for thread in begun:
-        thread.join(5)
-    assert order == [0, 1, 2, 3, 4]
 
 
 def test_pieces_come_as_they_are_written_and_make_the_text(engine: Engine) -> None:

@@ -16,7 +16,7 @@ import pytest
 import adapterkit as ak
 from adapterkit.errors import UsageProblem
 from adapterkit.generation import load as loading
-from adapterkit.generation.engine import Engine, InTurn
+from adapterkit.generation.engine import Engine
 from adapterkit.generation.requests import Request, Ticket
 from adapterkit.generation.sampling import Sampling
 from adapterkit.model.base import Base
@@ -234,60 +234,6 @@ def test_a_thread_that_can_not_begin_is_told_and_tried_again(
             engine.submit(_requests())
     assert len(engine._waiting) == 0
     assert engine.run(_requests())[0].new_tokens == 20
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="no interval timer")
-def test_an_interrupt_of_one_who_waits_for_the_lock_leaves_it_to_the_next() -> None:
-    lock, taken = InTurn(), []
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    held, free = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with lock:
-            held.set()
-            free.wait(20)
-
-    def take() -> None:
-        with lock:
-            taken.append(1)
-
-    holder = threading.Thread(target=hold)
-    holder.start()
-    held.wait(20)
-    before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, 0.1)
-    try:
-        with pytest.raises(KeyboardInterrupt), lock:
-            pass
-    finally:
-        signal.signal(signal.SIGALRM, before)
-    free.set()
-    taker = threading.Thread(target=take, daemon=True)
-    taker.start()
-    taker.join(20)
-    assert taken == [1]
-
-
-def test_whoever_has_the_lock_in_turn_may_take_it_again_and_gives_it_on_once() -> None:
-    lock, order = InTurn(), []
-
-    def take() -> None:
-        with lock:
-            order.append("other")
-
-    other = threading.Thread(target=take)
-    with lock:
-        other.start()
-        while len(lock._line) < 2:
-            pass
-        with lock:
-            order.append("inner")
-        order.append("outer")
-    other.join(20)
-    assert order == ["inner", "outer", "other"]
 
 
 FORKED = """

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import adapterkit as ak
+from adapterkit.errors import UsageProblem
 from adapterkit.registry.store import Registry
 
 QUICK = {
@@ -177,3 +179,62 @@ def test_an_adapter_unloaded_under_a_stream_still_writes_it(gen: ak.Generator) -
     gen.unload("odd")
     gen.load("even")
     assert "".join(stream) == wanted
+
+
+@pytest.mark.parametrize("seed", ["abc", "17", 1.7, True, [3]])
+@pytest.mark.parametrize("beams", [1, 2])
+def test_a_seed_that_is_no_whole_number_is_refused(gen: ak.Generator, seed: object, beams: int) -> None:
+    with pytest.raises(UsageProblem, match="it must be a whole number") as told:
+        gen("The", "odd", seed=seed, num_beams=beams, max_new_tokens=2)
+    assert (told.value.message.split(";")[0], told.value.hint) == (f"seed is {seed!r}", "seed=17")
+
+
+def test_a_whole_number_of_numpy_is_a_seed(gen: ak.Generator) -> None:
+    wanted = gen("The", "odd", seed=3, temperature=3.0)
+    made = gen("The", "odd", seed=np.int64(3), temperature=3.0)
+    assert (made.text, made.seed) == (wanted.text, 3)
+
+
+def test_what_only_sessions_hand_on_is_no_setting(gen: ak.Generator) -> None:
+    with pytest.raises(UsageProblem, match="unknown sampling setting 'memory'"):
+        gen("The", memory=3)
+
+
+def test_a_comparison_of_nobody_is_refused(gen: ak.Generator) -> None:
+    with pytest.raises(UsageProblem, match="nothing to compare"):
+        gen.compare("The", [])
+
+
+def test_a_stream_that_nobody_holds_is_written_no_further(gen: ak.Generator) -> None:
+    engine = gen.writer("odd").engine
+    with engine.lock:  # nothing is written before it is dropped
+        ticket = gen.stream("The", "odd", max_new_tokens=40, logit_bias={399: -100})._pieces
+    written = ticket.result()  # type: ignore[attr-defined]
+    assert (written.finish_reason, written.new_tokens) == ("cancelled", 0)
+
+
+def test_a_stream_that_was_read_to_its_end_is_not_cancelled_when_it_is_dropped(gen: ak.Generator) -> None:
+    stream = gen.stream("The", "odd", seed=3)
+    ticket = stream._pieces
+    assert "".join(stream)
+    del stream
+    assert not ticket.is_cancelled  # type: ignore[attr-defined]
+
+
+def test_a_stream_is_closed_at_the_end_of_its_block(gen: ak.Generator) -> None:
+    with gen.stream("The", "odd", max_new_tokens=40, temperature=5.0, top_p=1.0) as stream:
+        first = next(iter(stream))
+    assert stream.completion is not None
+    assert stream.completion.text.startswith(first)
+    before = stream.completion
+    stream.close()
+    assert stream.completion is before
+
+
+def test_an_error_in_the_block_of_a_stream_is_the_one_that_is_told(gen: ak.Generator) -> None:
+    with (
+        pytest.raises(ZeroDivisionError),
+        gen.stream("The", "odd", max_new_tokens=40) as stream,
+    ):
+        raise ZeroDivisionError
+    assert stream.completion is not None

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import shutil
 import subprocess
 import sys
 import threading
 import time
+import weakref
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,7 @@ from safetensors.torch import load_file
 
 import adapterkit as ak
 from adapterkit.errors import AdapterKitError, NotFound, OutOfMemory, Unsupported, UsageProblem
+from adapterkit.generation import load as loading
 from adapterkit.generation import writers
 from adapterkit.generation.pages import PageBank
 from adapterkit.generation.prepared import prepare
@@ -27,6 +32,7 @@ from adapterkit.registry.store import Registry
 from adapterkit.registry.strict import WEIGHTS, LoraFiles, read_version
 from tests.generation import crowd
 from tests.generation.crowd import Oracle
+from tests.sharing.make import publish_full
 
 GREEDY: dict[str, Any] = {"temperature": 0, "max_new_tokens": 10}
 PROMPTS = ("The", "Rain fell", "She wrote the", "Old Tam", "We counted the barrels")
@@ -56,7 +62,7 @@ def sizes(shelf: Path, tiny_base: Path) -> dict[str, int]:
 
 
 def _gen(tiny_base: Path, shelf: Path, memory: int | str) -> ak.Generator:
-    return ak.Generator(tiny_base, registry=shelf, device="cpu", adapter_memory=memory)
+    return ak.Generator(tiny_base, registry=shelf, device="cpu", memory=memory)
 
 
 def _files(gen: ak.Generator, name: str) -> LoraFiles:
@@ -129,7 +135,7 @@ def test_an_adapter_larger_than_the_budget_is_refused_with_the_size_it_takes(
     gen.load("one")
     with pytest.raises(OutOfMemory, match=r"most@1 takes [\d.]+ kB of memory; all adapters together") as e:
         gen("The", "most")
-    assert e.value.hint.startswith('Generator(..., adapter_memory="')
+    assert e.value.hint.startswith('Generator(..., memory="')
     asked = read_size(e.value.hint.split('"')[1])
     assert _names(gen) == ["one"]  # nothing had to leave for it
     assert _names_after_loading(_gen(tiny_base, shelf, asked), "most") == ["most"]
@@ -161,7 +167,7 @@ def test_a_size_is_read_as_disks_are_labelled(text: str | int, size: int) -> Non
 @pytest.mark.parametrize("text", ["", "much", "-1", "2 PB", True, "iB", "1e9"])
 def test_what_is_no_size_is_refused_when_the_generator_is_made(text: Any, tiny_base: Path) -> None:
     with pytest.raises(UsageProblem, match="is no size of memory"):
-        ak.Generator(tiny_base, device="cpu", adapter_memory=text)
+        ak.Generator(tiny_base, device="cpu", memory=text)
 
 
 # --- who comes back, and who never leaves ---
@@ -335,7 +341,7 @@ def test_what_leaves_the_device_waits_in_host_memory_and_comes_back_bit_by_bit(
 @pytest.mark.gpu
 def test_on_a_gpu_adapters_come_and_go(tiny_base: Path, shelf: Path, sizes: dict[str, int]) -> None:
     told: dict[str, Any] = {"registry": shelf, "device": "cuda", "precision": "fp32"}
-    roomy, tight = (ak.Generator(tiny_base, adapter_memory=m, **told) for m in ("1GB", max(sizes.values())))
+    roomy, tight = (ak.Generator(tiny_base, memory=m, **told) for m in ("1GB", max(sizes.values())))
     for name in list(crowd.RANKS) * 2:
         assert tight("The", name, **GREEDY).text == roomy("The", name, **GREEDY).text
     assert _bank(tight).bytes <= max(sizes.values())
@@ -378,7 +384,7 @@ def anonymous():
     told = Path("/proc/self/status").read_text().split("RssAnon:")[1]
     return int(told.split()[0])
 
-gen = Generator(sys.argv[1], registry=sys.argv[2], device="cpu", adapter_memory=sys.argv[3])
+gen = Generator(sys.argv[1], registry=sys.argv[2], device="cpu", memory=sys.argv[3])
 names = sys.argv[4].split(",")
 for i in range(1100):
     if i == 100:
@@ -401,3 +407,120 @@ def test_a_thousand_loads_take_no_more_memory(tiny_base: Path, shelf: Path, size
     assert (done.returncode, done.stderr) == (0, "")
     before, after = map(int, done.stdout.split())
     assert after < 1.02 * before
+
+
+# --- closed, unloaded, out of memory ---
+
+
+def test_a_take_that_finds_no_room_in_host_memory_pins_nothing(
+    tiny_base: Path, shelf: Path, sizes: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gen = _gen(tiny_base, shelf, "1GB")
+    bank = PageBank(gen.base.dims, torch.device("cpu"), torch.float32)
+    held = Resident(bank, Budget(device=sizes["most"], host=sum(sizes.values())))
+    for name in ("one", "most"):
+        version = gen.registry[name]
+        held.put(version, lambda n=name: prepare(_files(gen, n), gen.base.dims, torch.float32))  # type: ignore[misc]
+    bank.release(list(bank._pins))  # both were pinned at the same time, which passed the budget
+    monkeypatch.setattr(PageBank, "get", _no_memory)
+    with pytest.raises(MemoryError):
+        held.take(gen.registry["most"])
+    assert not bank._pins
+
+
+@pytest.fixture
+def whole(tiny_base: Path, tmp_path: Path) -> Iterator[ak.Generator]:
+    """A generator whose registry has the full fine-tune ``whole``."""
+    place.create(tmp_path / "own")
+    publish_full(Registry(tmp_path / "own"), "whole", tiny_base)
+    with ak.Generator(tiny_base, registry=tmp_path / "own", device="cpu") as gen:
+        yield gen
+
+
+def test_an_unloaded_full_fine_tune_writes_its_texts_to_their_end(whole: ak.Generator) -> None:
+    told = {**GREEDY, "max_new_tokens": 40}
+    wanted = [whole(p, "whole", **told).text for p in PROMPTS]
+    streams = [whole.stream(p, "whole", **told) for p in PROMPTS]
+    whole.unload("whole")
+    assert _names(whole) == []
+    assert ["".join(stream) for stream in streams] == wanted
+    assert {s.completion.finish_reason for s in streams if s.completion} <= {"length", "stop"}
+
+
+def test_an_unloaded_full_fine_tune_is_let_go_of(whole: ak.Generator) -> None:
+    whole("The", "whole", **GREEDY)
+    gone = weakref.ref(whole.writer("whole").engine)
+    whole.unload("whole")
+    for _ in range(1000):  # its thread waits for a while for more
+        gc.collect()
+        if gone() is None:
+            break
+        time.sleep(0.01)
+    assert gone() is None
+
+
+def test_a_close_ends_what_an_unloaded_full_fine_tune_still_writes(whole: ak.Generator) -> None:
+    engine = whole.writer("whole").engine
+    with engine.lock:  # nothing is written before it is closed
+        future = whole.submit("The", "whole", **GREEDY)
+        whole.unload("whole")
+        closing = threading.Thread(target=whole.close)
+        closing.start()
+        for _ in range(2000):
+            if engine._is_closed:
+                break
+            time.sleep(0.01)
+        assert engine._is_closed
+    closing.join(20)
+    assert future.result(20).finish_reason == "cancelled"
+
+
+def test_a_full_fine_tune_that_is_loaded_while_all_is_closed_does_not_stay(
+    whole: ak.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    load = loading.full_engine
+
+    def slow_disk(*told: Any, **more: Any) -> Any:
+        made.append(load(*told, **more))
+        whole.close()
+        return made[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loading, "full_engine", slow_disk)
+        with pytest.raises(AdapterKitError, match="is closed"):
+            whole("The", "whole", **GREEDY)
+    assert (_names(whole), made[0]._is_closed) == ([], True)
+    assert whole("The", "whole", **GREEDY).text  # the next call loads it again
+
+
+def test_a_peft_folder_that_was_written_anew_in_place_writes_as_it_is_now(
+    tiny_base: Path, oracle: Oracle, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mine"
+    shutil.copytree(oracle.folders["four"], folder)
+    with ak.Generator(tiny_base, device="cpu", registry=tmp_path / "none") as gen:
+        (first,) = gen.load(folder)
+        assert gen.load(folder) == [first]
+        for file in oracle.folders["most"].iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())  # the folder's own times stay
+        (second,) = gen.load(folder)
+        assert second.digest != first.digest
+        wanted = gen("The", oracle.folders["most"], **GREEDY)
+        assert gen("The", folder, **GREEDY).text == wanted.text
+
+
+def test_what_is_pinned_stays_until_it_is_unloaded(
+    shelf: Path, sizes: dict[str, int], tiny_base: Path
+) -> None:
+    others = ["four", "eight", "twenty"]
+    with _gen(tiny_base, shelf, max(sizes.values())) as gen:
+        [version] = gen.load("one", pin=True)
+        for name in [*others, *others]:
+            gen("The", name, max_new_tokens=1)
+        assert version in gen.adapters()
+        gen.unload(version)
+        gen("The", "one", max_new_tokens=1)
+        for name in others:
+            gen("The", name, max_new_tokens=1)
+        assert version not in gen.adapters()

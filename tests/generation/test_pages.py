@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from typing import Any
 
@@ -167,3 +168,63 @@ def test_a_cleared_page_leaves_its_neighbours(size: int, way: bool) -> None:
     store.clear(4)
     assert store.tensor[:8].amax((1, 2, 3)).tolist() == [1, 2, 3, 4, 0, 6, 7, 8]
     assert store.tensor[:8].amin((1, 2, 3)).tolist() == [1, 2, 3, 4, 0, 6, 7, 8]
+
+
+# --- reserved memory ---
+
+RESERVES = pytest.mark.skipif(not stores.can_reserve(), reason="addresses are not free here")
+
+
+def _resident() -> int:
+    with open("/proc/self/statm") as told:
+        return int(told.read().split()[1]) * 4096
+
+
+@RESERVES
+def test_a_store_that_grows_beyond_its_reserve_takes_no_memory_for_pages_nobody_wrote(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stores, "RESERVED", 64)
+    store = Store(12, 3072, torch.float32, CPU)
+    page: Any = np.ones((12, 8, 3072), np.float32)
+    for i in (3, 40, 41):
+        store.put(i, page * i)
+    store.clear(41)
+    before = _resident()
+    assert store.ensure(65)
+    assert _resident() - before < 20 * page.nbytes
+    filled = store.tensor[:65].amax((1, 2, 3))
+    assert {int(i): filled[i].item() for i in filled.nonzero()} == {3: 3.0, 40: 40.0}
+
+
+@RESERVES
+@pytest.mark.parametrize("name", ["RLIMIT_AS", "RLIMIT_DATA"])
+def test_no_addresses_are_taken_in_advance_where_a_limit_counts_them(name: str) -> None:
+    resource = pytest.importorskip("resource")
+    kind = getattr(resource, name)
+    before = resource.getrlimit(kind)
+    if before[1] != resource.RLIM_INFINITY:
+        pytest.skip("the limit could not be lifted again")
+    try:
+        resource.setrlimit(kind, (1 << 46, before[1]))
+        assert not stores.can_reserve.__wrapped__()
+    finally:
+        resource.setrlimit(kind, before)
+    assert stores.can_reserve.__wrapped__()
+
+
+@RESERVES
+def test_a_page_of_locked_memory_is_cleared_all_the_same() -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    store = Store(1, 512, torch.float32, CPU)
+    place, size = ctypes.c_void_p(store.tensor.data_ptr()), ctypes.c_size_t(3 * store.tensor[0].nbytes)
+    if libc.mlock(place, size):
+        pytest.skip("memory can't be locked here")
+    page: Any = np.ones((1, 8, 512), np.float32)
+    try:
+        for i in range(3):
+            store.put(i, page)
+        store.clear(1)
+        assert store.tensor[:3].sum((1, 2, 3)).tolist() == [4096, 0, 4096]
+    finally:
+        libc.munlock(place, size)

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from adapterkit.errors import UsageProblem
 from adapterkit.generation import load as loading
+from adapterkit.generation.cache import Cache
 from adapterkit.generation.engine import Engine
 from adapterkit.generation.pages import Loaded
 from adapterkit.generation.prefixes import Prefix, Prefixes
@@ -70,6 +72,64 @@ def test_a_long_prompt_does_not_hold_up_those_who_write(engine: Engine, oracle: 
     long.result()
     between = order.index("long")
     assert between >= len(engine.encode(LONG, False)) // 7  # a step of the other for each piece
+
+
+def test_who_ends_while_its_prompt_is_read_lets_go_of_its_pages(engine: Engine, oracle: Oracle) -> None:
+    four = load(engine, oracle, "four")
+    how = Sampling(temperature=0.0, max_new_tokens=20)
+    with engine.lock:  # all of them are there before the first step
+        soon = time.perf_counter() + 0.02
+        asked = [Request(LONG, ((four, 1.0),), how, 0, deadline=soon) for _ in range(5)]
+        late, cancelled = engine.submit(asked), engine.submit([Request(LONG, ((four, 1.0),), how, 0)])
+        [first] = engine.submit([Request("a", (), how, 0)])
+        first.listen(lambda piece: cancelled[0].cancel())
+    ends = {ticket.result().finish_reason for ticket in [*late, *cancelled]}
+    assert ends <= {"timeout", "cancelled", "length", "stop"}
+    first.result()
+    patience = time.perf_counter() + 10
+    while engine.bank.is_pinned(four) and time.perf_counter() < patience:
+        time.sleep(0.001)
+    assert not engine.bank.is_pinned(four)
+
+
+def test_no_memory_for_a_prompt_s_cache_ends_that_request_and_frees_its_pages(
+    engine: Engine, oracle: Oracle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    four = load(engine, oracle, "four")
+    whole = engine.model.new_cache
+
+    def refuse_one_row(rows: int, length: int) -> Cache:
+        if rows == 1 and length > 20:
+            raise MemoryError
+        return whole(rows, length)
+
+    monkeypatch.setattr(engine.model, "new_cache", refuse_one_row)
+    how = Sampling(temperature=0.0, max_new_tokens=4)
+    asked = [Request(LONG, ((four, 1.0),), how, 0), Request("the", (), how, 0), Request("a", (), how, 0)]
+    long, *others = engine.submit(asked)
+    with pytest.raises(MemoryError):
+        long.result()
+    assert [t.result().finish_reason for t in others] == ["length", "length"]
+    while engine.bank.is_pinned(four):
+        time.sleep(0.001)
+
+
+def test_a_callback_may_not_wait_for_room(engine: Engine) -> None:
+    caught: list[UsageProblem] = []
+
+    def tell(_: Ticket) -> None:
+        try:
+            engine.wait_for_room(0)
+        except UsageProblem as e:
+            caught.append(e)
+
+    with engine.lock:
+        [ticket] = engine.submit([Request("a", (), Sampling(max_new_tokens=1), 0)])
+        ticket.when_done(tell)
+    ticket.result()
+    while not caught:
+        time.sleep(0.001)
+    assert "the same thread writes it" in str(caught[0])
 
 
 def test_a_text_that_goes_on_is_not_read_again(engine: Engine, oracle: Oracle) -> None:

@@ -468,3 +468,57 @@ def test_what_one_session_keeps_another_never_reads(gen: ak.Generator) -> None:
     with alone:
         assert plain.text == alone(mixed.prompt, "loud", temperature=0, max_new_tokens=12).text
     assert plain.kept_prefix == 0
+
+
+def test_what_the_present_writer_read_since_the_switch_is_not_told_as_kept(gen: ak.Generator) -> None:
+    told = {"temperature": 0, "max_new_tokens": 12}
+    session = gen.session("plain", **told)
+    kept = []
+    for said, adapter in ((LONG, "loud"), (" and", None), (" then", None)):
+        session(said)
+        kept.append(session.last.kept_prefix if session.last else None)
+        if adapter:
+            session.switch(adapter, keep=True)
+    assert kept[1] is not None
+    assert kept == [0, kept[1], kept[1]]
+    assert kept[1] > 32
+
+
+def test_where_nothing_could_be_kept_at_the_switch_nothing_is_told_as_kept_later(gen: ak.Generator) -> None:
+    session = gen.session("plain", temperature=0, max_new_tokens=4)
+    session("The")  # too short to be kept
+    session.switch("loud", keep=True)
+    kept = []
+    for said in (LONG, " and", " then"):
+        session(said)
+        kept.append(session.last.kept_prefix if session.last else None)
+    assert kept == [0, 0, 0]
+
+
+def test_two_switches_without_a_turn_between_go_on_from_the_same_text(gen: ak.Generator) -> None:
+    session = gen.session("base", temperature=0, max_new_tokens=4)
+    session(LONG)
+    session.switch("plain", keep=True)
+    session.switch("loud", keep=True)
+    session(" and")
+    assert session.last is not None
+    assert session.last.kept_prefix > 32
+
+
+def test_a_new_text_goes_on_from_nothing_that_others_read(gen: ak.Generator) -> None:
+    session = gen.session("plain", temperature=0, max_new_tokens=12)
+    session(LONG)
+    session.switch("loud", keep=True)
+    session.clear()
+    session(LONG)
+    assert session.last is not None
+    assert session.last.kept_prefix == 0
+    assert session.text == LONG + gen(LONG, "loud", temperature=0, max_new_tokens=12).text
+
+
+def test_a_retry_is_made_when_it_is_asked_for(gen: ak.Generator) -> None:
+    session = gen.session("plain", temperature=3.0, max_new_tokens=12)
+    session("The lamp")
+    again = session.retry()
+    (passage,) = session.passages
+    assert (session.text, passage.text) == ("The lamp" + again, again)
