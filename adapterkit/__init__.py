@@ -38,8 +38,12 @@ _HOMES = {
     "Unreachable": "errors",
     "Unsupported": "errors",
     "Version": "registry.version",
+    "Written": "merging.merge",
+    "blend": "merging.blend",
     "describe": "training.describe",
     "evaluate": "evaluation.run",
+    "extract": "merging.extract",
+    "merge": "merging.merge",
     "plan": "training.estimate",
     "repeat": "training.repeat",
     "train": "training.run",
@@ -72,6 +76,10 @@ if TYPE_CHECKING:
     from adapterkit.generation.results import Comparison as Comparison
     from adapterkit.generation.results import Completion as Completion
     from adapterkit.generation.session import Session as Session
+    from adapterkit.merging.blend import blend as blend
+    from adapterkit.merging.extract import extract as extract
+    from adapterkit.merging.merge import Written as Written
+    from adapterkit.merging.merge import merge as merge
     from adapterkit.recipe.schema import Recipe as Recipe
     from adapterkit.registry.store import Registry as Registry
     from adapterkit.registry.version import Version as Version

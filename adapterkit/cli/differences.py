@@ -10,6 +10,7 @@ from adapterkit.cli.output import signed
 from adapterkit.cli.page import MADE, UNKNOWN, flat
 from adapterkit.registry.version import Version
 
+BLEND = {"weights": "weights", "method": "blended by", "density": "density", "seed": "seed"}
 DATA = {"documents": "documents", "words": "words", "train_tokens": "tokens learned from"}
 PRINTS = ("weights", "config", "tokenizer")
 
@@ -91,8 +92,13 @@ def _how(a: Version, b: Version) -> list[Row]:
         (v.kind, MADE.get(v.lineage.how, v.lineage.how), [d[:8] for d in v.lineage.parents]) for v in (a, b)
     ]
     keys = ("method", "made by", "made from")
+    left, right = (v.manifest["lineage"] for v in (a, b))
     return [
-        Row("recipe" if k == "method" else "lineage", k, x, y) for k, x, y in zip(keys, *made, strict=True)
+        *(
+            Row("recipe" if k == "method" else "lineage", k, x, y)
+            for k, x, y in zip(keys, *made, strict=True)
+        ),
+        *(Row("lineage", told, left.get(k, MISSING), right.get(k, MISSING)) for k, told in BLEND.items()),
     ]
 
 

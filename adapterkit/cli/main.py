@@ -59,6 +59,11 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "import": ("share", "Bring in a packed file, a folder of PEFT, or an adapter of the Hub."),
         "push": ("share", "Upload a version to the Hugging Face Hub; private unless --public."),
     },
+    "Combine and convert": {
+        "blend": ("blend", "Several adapters of one base as one, such as noir=0.7,shanty=0.3."),
+        "merge": ("merge", "One adapter put into its base: a plain transformers folder."),
+        "extract": ("extract", "A LoRA adapter from a full fine-tune."),
+    },
 }
 # Words that people bring from elsewhere, and ours.
 MEANT = {
@@ -72,7 +77,7 @@ MEANT = {
     "history": "log", "mix": "blend", "tag": "alias", "mv": "rename", "move": "rename", "annotate": "note",
     "fsck": "verify", "check": "verify", "clean": "gc", "cleanup": "gc", "prune": "gc", "repair": "doctor --fix",
 }  # fmt: skip
-LATER = frozenset({"blend", "merge", "extract", "export", "serve", "ui"})
+LATER = frozenset({"export", "serve", "ui"})
 
 
 class Verbs(click.Group):

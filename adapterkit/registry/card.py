@@ -137,6 +137,8 @@ def _what(manifest: Mapping[str, Any]) -> str:
     base = _code(manifest["base"]["id"])
     if half := manifest.get("half"):
         return f"A copy in fp16 of the {kind} {_code(half['of'])} of {base}, made with AdapterKit.\n"
+    if manifest.get("lineage", {}).get("how") == "merge":
+        return f"A LoRA adapter merged into {base} by AdapterKit: a model of its own.\n"
     is_import = manifest.get("lineage", {}).get("how") == "import"
     return f"A {kind} of {base}, {'brought into' if is_import else 'made with'} AdapterKit.\n"
 
@@ -151,6 +153,8 @@ def _facts(manifest: Mapping[str, Any]) -> list[str]:
             f"- It was made for {_code(base['named'])} and brought in for this base on the user's word."
         )
     if not data:
+        if (manifest.get("lineage") or {}).get("how") == "blend":
+            return [*lines, "- Text: that of the adapters it was blended of", "- Licence of the text: theirs"]
         return [*lines, "- Text: unknown", "- Licence of the text: unknown"]
     return [*lines, *_text(data)]
 
@@ -249,7 +253,18 @@ def _load(manifest: Mapping[str, Any]) -> str:
 def _lineage(manifest: Mapping[str, Any]) -> list[str]:
     told = manifest.get("lineage") or {}
     how, parents = told.get("how", "train"), told.get("parents") or []
-    lines = [f"- Made by: {how}", *(f"- From the version with the digest `{p}`" for p in parents)]
+    weights = told.get("weights") or [None] * len(parents)
+    shares = ["" if w is None else f", times {w:g}" for w in weights]
+    lines = [
+        f"- Made by: {how}",
+        *(f"- From the version with the digest `{p}`{w}" for p, w in zip(parents, shares, strict=False)),
+    ]
+    if {"method", "residual", "largest"} <= told.keys():
+        more = "".join(f", {key} {told[key]:g}" for key in ("density", "seed") if key in told)
+        lines.append(
+            f"- Method: {told['method']}{more}. The stored update lacks {told['residual']:.2g} of the size "
+            f"of the one that was meant (largest in one module: {told['largest']:.2g})."
+        )
     if half := manifest.get("half"):
         lines.append(
             f"- fp16 changed the update by {half['difference']:.2g} of its size (largest in one module: {half['largest']:.2g})."
