@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from adapterkit import network
-from adapterkit.errors import CheckFailed, NotFound, Unreachable, Unsupported, UsageProblem
+from adapterkit.errors import CheckFailed, Damaged, NotFound, Unreachable, Unsupported, UsageProblem
 from adapterkit.model.hub import bars_on_terminals_only
 from adapterkit.registry.store import WEIGHTS, Registry
 from adapterkit.registry.version import COPIED, MANIFEST, Version
@@ -73,7 +73,7 @@ def push(
     """
     version = _checked(registry, ref)
     if public:
-        _check_copies(version, allow_copies)
+        _check_copies(registry, version, allow_copies)
     check_repository(repo_id, version)
     files = _files(version)
     if say:
@@ -152,15 +152,32 @@ def _files(version: Version) -> list[Path]:
     return [version.path / name for name in sorted([*version.manifest["files"], MANIFEST])]
 
 
-def _check_copies(version: Version, allow_copies: bool) -> None:
-    copied = version.metrics.copied_words
-    if copied is not None and copied >= COPIED and not allow_copies:
+def _check_copies(registry: Registry, version: Version, allow_copies: bool) -> None:
+    """A blend, a merge or an extract was not tested itself: it is made of what its parents learned."""
+    if allow_copies:
+        return
+    copied, who = max((v.metrics.copied_words or 0, v.ref) for v in _family(registry, version))
+    if copied >= COPIED:
+        by = "" if who == version.ref else f"is made of {who}, which "
         raise CheckFailed(
-            f"{version.ref} copied {copied} words in a row of its training text in its samples; everyone could read it.",
+            f"{version.ref} {by}copied {copied} words in a row of its training text in its samples; everyone could read it.",
             hint="if the text may be published: --allow-copies; or push it privately: leave --public out",
             code="copies",
             details={"ref": version.ref, "copied_words": copied, "limit": COPIED},
         )
+
+
+def _family(registry: Registry, version: Version) -> list[Version]:
+    """A version and all it was made of, as far as they are here and whole."""
+    known = {v.digest: v for v in registry.versions(deleted=True)}
+    found, left = {version.digest: version}, [version]
+    while left:
+        for digest in left.pop().lineage.parents:
+            with suppress(Damaged):
+                if digest in known and digest not in found and known[digest].metrics:
+                    found[digest] = known[digest]
+                    left.append(known[digest])
+    return list(found.values())
 
 
 def _upload(version: Version, files: list[Path], repo: str, public: bool) -> tuple[str, str]:

@@ -37,6 +37,22 @@ def test_copies_may_be_pushed_privately(registry: Registry) -> None:
     assert _goes_on(registry)
 
 
+def test_what_is_made_of_one_that_copies_is_not_made_public(registry: Registry) -> None:
+    parent = _copying(registry, 40)
+    manifest = manifest_of("mixed", "lora", "tiny", FINGERPRINTS, Metrics())
+    manifest["lineage"] = {
+        "how": "blend",
+        "parents": [publish(registry, "noir", seed=3).digest, parent.digest],
+    }
+    with registry.staging() as folder:
+        tensorfile.write(folder / "adapter_model.safetensors", tensors(5), {"format": "pt"})
+        (folder / "adapter_config.json").write_text(json.dumps(adapter_config()))
+        registry.publish(folder, manifest)
+    with pytest.raises(CheckFailed, match="mixed@1 is made of parrot@1, which copied 40 words in a row"):
+        push(registry, "mixed", "ann/mixed", public=True)
+    assert _goes_on(registry, name="mixed", public=True, allow_copies=True)
+
+
 @pytest.mark.parametrize("repo", ["noir", "ann/noir/1", "../noir", "ann/", "https://huggingface.co/ann/noir"])
 def test_a_repository_is_written_owner_and_name(repo: str, registry: Registry) -> None:
     publish(registry, "noir")
@@ -56,11 +72,11 @@ def test_a_version_that_names_a_place_here_is_not_listed(registry: Registry) -> 
         files_to_push(registry, "noir")
 
 
-def _goes_on(registry: Registry, **options: Any) -> bool:
+def _goes_on(registry: Registry, name: str = "parrot", **options: Any) -> bool:
     """Whether the checks let a push through to its first question, which is asked of a Hub that is off."""
 
     with pytest.raises(Unreachable, match="HF_HUB_OFFLINE is set"):
-        push(registry, "parrot", "ann/parrot", **options)
+        push(registry, name, f"ann/{name}", **options)
     return True
 
 
