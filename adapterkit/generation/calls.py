@@ -24,18 +24,6 @@ def submitted(writers: list[Writer], requests: list[Request], max_waiting: int) 
     return [tickets[i] for i in range(len(requests))]
 
 
-def results(tickets: list[Ticket]) -> list[Written]:
-    """What was written; an interrupt, or an error of one, ends all."""
-    for ticket in tickets:
-        ticket.mute()
-    try:
-        return [ticket.result() for ticket in tickets]
-    except BaseException:
-        for ticket in tickets:
-            ticket.cancel()
-        raise
-
-
 def completion(prompt: str, writer: Writer, sampling: Sampling, seed: int, written: Written) -> Completion:
     """What was written, and who wrote it how."""
     return Completion(

@@ -23,7 +23,7 @@ from adapterkit.generation.prefixes import Prefixes
 from adapterkit.generation.reading import PIECE
 from adapterkit.generation.requests import Parts as Parts
 from adapterkit.generation.requests import Request as Request
-from adapterkit.generation.requests import Ticket, Written, check_waiter
+from adapterkit.generation.requests import Ticket, Written, check_waiter, results
 from adapterkit.generation.running import Running, ending
 from adapterkit.generation.text import TextStream
 from adapterkit.generation.waiting import Waiting
@@ -118,13 +118,7 @@ class Engine:
 
     def run(self, requests: Sequence[Request]) -> list[Written]:
         """All requests to their end; an interrupt ends them."""
-        tickets = self.submit(requests)
-        try:
-            return [ticket.result() for ticket in tickets]
-        except BaseException:
-            for ticket in tickets:
-                ticket.cancel()
-            raise
+        return results(self.submit(requests))
 
     def close(self) -> None:
         """End what is written, and the thread; in a process that was forked from ours there is none."""

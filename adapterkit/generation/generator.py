@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast, overload
 from adapterkit.errors import Forked, Overloaded, UsageProblem
 from adapterkit.generation import calls, formats, later
 from adapterkit.generation.asking import asked
-from adapterkit.generation.requests import Ticket
+from adapterkit.generation.requests import Ticket, results
 from adapterkit.generation.resident import read_size
 from adapterkit.generation.results import Comparison, Completion, Stream
 from adapterkit.generation.sampling import Sampling
@@ -292,7 +292,7 @@ class Generator:
                     full = {id(w.engine): w.engine for w in writers}
             for engine in full.values():  # outside the lock, so that others may load and close meanwhile
                 engine.wait_for_room(self._max_waiting, how.deadline)
-        zipped = zip(prompts, writers, settings, calls.results(tickets), strict=True)
+        zipped = zip(prompts, writers, settings, results(tickets), strict=True)
         return [calls.completion(p, w, s, how.seed, r) for p, w, s, r in zipped]
 
 

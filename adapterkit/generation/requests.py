@@ -7,7 +7,7 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -280,3 +280,15 @@ class Ticket:
 
     def _elapsed(self) -> float:
         return time.perf_counter() - self._begun
+
+
+def results(tickets: Sequence[Ticket]) -> list[Written]:
+    """What was written; an interrupt, or an error of one, ends all."""
+    for ticket in tickets:
+        ticket.mute()
+    try:
+        return [ticket.result() for ticket in tickets]
+    except BaseException:
+        for ticket in tickets:
+            ticket.cancel()
+        raise

@@ -30,9 +30,8 @@ ZERO = 128  # of the bytes
 # Added to a float32 it rounds that to a whole number, whose bits are the last of the sum's; each byte gets its zero point.
 WHOLE = float(3 << 22) + ZERO * 257
 DIRECT = 6  # rows up to which torch's kernel is faster than widening the weights first (measured)
-FEW = (
-    1 << 15
-)  # numbers up to which one strided copy splits them into bytes faster than two plain ones (measured)
+# numbers up to which one strided copy splits them into bytes faster than two plain ones (measured)
+FEW = 1 << 15
 HINT = 1024  # rows that the order of 8-bit weights is made for: also the best for one
 TINY = torch.finfo(torch.float32).tiny
 
